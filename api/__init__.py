@@ -1,0 +1,1 @@
+"""HTTP, auth, conversations, widget. Wires the packages below; holds no logic of its own."""

@@ -1,0 +1,1 @@
+"""Documents in: sources, parsing, chunking, jobs."""

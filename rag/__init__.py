@@ -1,0 +1,1 @@
+"""Finds and answers: stores, indexes, retrieval, reading, citations, evaluation."""

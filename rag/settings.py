@@ -1,0 +1,68 @@
+"""The one settings object: ``CHATGGLM_*`` variables, then ``chatgglm.toml``, then these defaults."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class Settings(BaseSettings):
+    """All that can be set. Unsafe or senseless values are refused with a message.
+
+    Raises:
+        pydantic.ValidationError: a value is out of range or of the wrong type.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="CHATGGLM_", toml_file="chatgglm.toml", extra="ignore")
+
+    home: Path = Path("~/.local/share/chatgglm")
+    """Data directory: the SQLite file, index generations, originals."""
+    database_url: str = ""
+    """Empty: SQLite in ``home``. ``postgresql+psycopg://…`` moves everything to PostgreSQL."""
+    embedder: str = "gglm-embed-zh"
+    """Our own, or any sentence-transformers name or folder."""
+    reader: str = "gglm"
+    """``gglm``, ``openai:MODEL@URL`` or ``hf:NAME``."""
+    reader_weights: Path | None = None
+    """Folder of other GGLM weights; empty: the shipped ones."""
+    threads: int = Field(default=1, ge=1, le=64)
+    top_k: int = Field(default=4, ge=1, le=20)
+    """Passages that the reader reads."""
+    candidates: int = Field(default=30, ge=1, le=500)
+    """Chunks that each index brings in before fusion and reranking."""
+    answerable_threshold: float | None = Field(default=None, ge=0, le=1)
+    """Refuse below this probability; empty: the calibrated one that comes with the weights."""
+    supporting_sentence: bool = True
+    """What a person reads adds the sentence that supports the answer."""
+    max_question_chars: int = Field(default=2000, ge=10, le=100_000)
+    max_upload_mb: int = Field(default=100, ge=1, le=10_000)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the store."""
+        return self.database_url or f"sqlite:///{self.home / 'chatgglm.db'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

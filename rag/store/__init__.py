@@ -1,0 +1,1 @@
+"""SQL: the source of truth for documents, chunks, index generations and tombstones."""
