@@ -1,0 +1,1 @@
+"""Training of the tokenizer, the vectors and the network."""
