@@ -39,6 +39,21 @@ class Settings(BaseSettings):
     """What a person reads adds the sentence that supports the answer."""
     max_question_chars: int = Field(default=2000, ge=10, le=100_000)
     max_upload_mb: int = Field(default=100, ge=1, le=10_000)
+    max_body_kb: int = Field(default=2048, ge=16, le=1_000_000)
+    """Largest JSON body of a request."""
+    host: str = "127.0.0.1"
+    """Address that the server listens on; any other than this machine's own needs an API key."""
+    port: int = Field(default=8000, ge=0, le=65_535)
+    allowed_hosts: list[str] = []
+    """Further names under which the server may be reached (``docs.example.com``), for a proxy in front."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Requests that the models work on at the same time."""
+    queue: int = Field(default=32, ge=0, le=10_000)
+    """Requests that may wait for the models; further ones get 503 and Retry-After."""
+    per_client: int = Field(default=8, ge=1, le=1000)
+    """Requests that one client may have under way; further ones get 429 and Retry-After."""
+    queue_timeout_s: float = Field(default=60, gt=0, le=3600)
+    """How long a request waits for the models before it gets 503."""
 
     @field_validator("home")
     @classmethod
