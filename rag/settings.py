@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """Passages that the reader reads."""
     candidates: int = Field(default=30, ge=1, le=500)
     """Chunks that each index brings in before fusion and reranking."""
+    rerank: int = Field(default=8, ge=0, le=100)
+    """Passages that the reader's relevance reorders before the cut to ``top_k``; 0 leaves it out."""
     answerable_threshold: float | None = Field(default=None, ge=0, le=1)
     """Refuse below this probability; empty: the calibrated one that comes with the weights."""
     supporting_sentence: bool = True

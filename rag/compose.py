@@ -1,0 +1,253 @@
+"""From copied spans to an answer that is complete, and to the text that a person reads.
+
+Tables and lists are seen in the canonical text as lines: rows with ``|`` or tabs between cells
+under a header row, and items with a bullet or number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from rag.cite import Evidence
+from rag.text import key, sentence_around, terms
+from rag.types import Citation, Passage, ReaderOutput, Span
+
+NOT_FOUND = "资料中没有找到这个问题的答案。"
+NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
+EMPTY = "资料中没有找到答案：这个知识库里还没有任何内容。请先添加文档，例如运行 chatgglm ingest 文件或文件夹。"
+
+_ITEM = re.compile(
+    r"\s*(?P<bullet>[-*•·●▪◦‣]\s+|[①-⑳]|[（(]?(?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）.、．]\s*(?!\d)|第[一二三四五六七八九十\d]{1,3}步[:：、，\s]?|步骤\s*[\d一二三四五六七八九十]{1,3}[:：、.\s]?)"
+)
+_ORDERED = re.compile(r"\s*(?:[（(]?[\d一二三四五六七八九十]|[①-⑳]|第|步骤)")
+_LIST_QUESTION = re.compile(
+    r"哪些|哪几(?:种|类|项|个|步|点|样|条)|步骤|流程|程序|清单|分别(?:是|有)|都(?:有|要|需要|包括)(?:什么|啥)|(?:什么|啥)(?:材料|条件|要求|手续|资料|证件)|包括什么|包含什么"
+)
+_HOW_QUESTION = re.compile(r"怎么|怎样|如何")
+_PROCEDURE = re.compile(r"步骤|流程|方法|如下|操作|依次|按以下|程序")
+_SEPARATOR = re.compile(r"[\s|:+-]*-[\s|:+-]*")
+_MAX_LIST_CHARS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer before its citations are verified."""
+
+    text: str
+    claims: tuple[Evidence, ...]
+    disagree: bool = False
+
+
+def draft(question: str, output: ReaderOutput, passages: Sequence[Passage], texts: Mapping[int, str]) -> Draft:
+    """The reader's output as an answer with claims: lists completed, table rows with their header."""
+    if output.kind == "copied" and len(output.spans) == 1 and (single := output.spans[0])[2] == Span(0, len(output.text)):
+        index, source, _ = single
+        passage = passages[index]
+        if widened := _whole_list(question, passage, source):
+            text = passage.text[widened.start : widened.end]
+            return Draft(text, (Evidence(passage, widened, Span(0, len(text)), output.confidence),))
+        if parts := _table_parts(passage, source, texts.get(passage.version_id, "")):
+            return _joined([(passage, part, output.confidence) for part in parts])
+    return Draft(
+        output.text,
+        tuple(Evidence(passages[i], source, span, output.confidence) for i, source, span in output.spans),
+    )
+
+
+def with_alternatives(draft: Draft, output: ReaderOutput, passages: Sequence[Passage]) -> Draft:
+    """Add the answers of other documents that say something else with near the same confidence.
+
+    Only short, whole answers are compared. Two of them differ when neither holds the other, and
+    they answer the same question when both carry a number or neither does.
+    """
+    if output.kind != "copied" or len(draft.claims) != 1 or len(draft.text) > 30:
+        return draft
+    claim = draft.claims[0]
+    kept = [(claim.passage, claim.source, claim.score)]
+    for score, index, source in output.alternatives:
+        passage = passages[index]
+        text = passage.text[source.start : source.end]
+        if (
+            score >= 0.6 * max(claim.score, 1e-9)
+            and score >= 0.35
+            and output.relevance[index] >= 0.5
+            and len(text) <= 30
+            and all(passage.document_id != other.document_id for other, _, _ in kept)
+            and all(_differ(text, other.text[span.start : span.end]) for other, span, _ in kept)
+            and _same_question(passage, source, claim)
+        ):
+            kept.append((passage, source, score))
+    if len(kept) == 1:
+        return draft
+    return replace(_joined(kept[:3], separator="；"), disagree=True)
+
+
+def display(answer: str, citations: Sequence[Citation], texts: Mapping[int, str], supporting: bool) -> str:
+    """The answer with [n] behind each cited stretch, then the supporting sentences, quoted and cited."""
+    marked = answer
+    for citation in sorted(citations, key=lambda c: -c.answer_end):
+        marked = f"{marked[: citation.answer_end]}[{citation.marker}]{marked[citation.answer_end :]}"
+    if not supporting:
+        return marked
+    quoted: dict[str, int] = {}
+    for citation in citations:
+        sentence = supporting_sentence(citation, texts)
+        if len(key(sentence)) > 1.25 * len(key(answer[citation.answer_start : citation.answer_end])):
+            quoted.setdefault(sentence, citation.marker)
+    lines = [f"原文：「{sentence}」[{marker}]" for sentence, marker in list(quoted.items())[:3]]
+    return "\n\n".join([marked, *lines])
+
+
+def supporting_sentence(citation: Citation, texts: Mapping[int, str]) -> str:
+    """The stored sentence around a quote; for a table row, the header row and the row."""
+    text = texts[citation.version_id]
+    rows = _row_and_header(text, citation.char_start, citation.char_end)
+    if rows is not None:
+        header, row = rows
+        lines = [text[s.start : s.end] for s in (header, row) if s is not None]
+        return "\n".join(lines)
+    span = sentence_around(text, citation.char_start, citation.char_end)
+    sentence = text[span.start : span.end]
+    if bullet := _ITEM.match(sentence):
+        sentence = sentence[bullet.end() :] if bullet.end() <= citation.char_start - span.start else sentence
+    return sentence.lstrip("#> ").strip()
+
+
+def refusal(reason_text: str, passages: Sequence[Passage], count: int = 3) -> str:
+    """A refusal for people: what was not found, then the nearest passages."""
+    if not passages:
+        return reason_text
+    lines = [reason_text, "", "最接近的内容："]
+    for number, passage in enumerate(passages[:count], start=1):
+        page = f" 第 {passage.page} 页" if passage.page else ""
+        snippet = " ".join(passage.text.split())
+        lines.append(f"{number}. 《{passage.title}》{page}：{snippet[:60]}{'…' if len(snippet) > 60 else ''}")
+    return "\n".join(lines)
+
+
+def _joined(parts: Sequence[tuple[Passage, Span, float]], separator: str = "\n") -> Draft:
+    text = ""
+    claims = []
+    for passage, source, score in parts:
+        text += separator if text else ""
+        quote = passage.text[source.start : source.end]
+        claims.append(Evidence(passage, source, Span(len(text), len(text) + len(quote)), score))
+        text += quote
+    return Draft(text, tuple(claims))
+
+
+def _differ(one: str, other: str) -> bool:
+    a, b = key(one), key(other)
+    return bool(a and b) and a not in b and b not in a
+
+
+def _same_question(passage: Passage, source: Span, claim: Evidence) -> bool:
+    """Both answers carry a number or neither does, and their sentences share wording."""
+    one = passage.text[source.start : source.end]
+    other = claim.passage.text[claim.source.start : claim.source.end]
+    if any(c.isdigit() for c in one) != any(c.isdigit() for c in other):
+        return False
+    a, b = sentence_around(passage.text, source.start, source.end), None
+    b = sentence_around(claim.passage.text, claim.source.start, claim.source.end)
+    context_a = terms(passage.text[a.start : source.start] + " " + passage.text[source.end : a.end] + passage.heading)
+    context_b = terms(
+        claim.passage.text[b.start : claim.source.start]
+        + " "
+        + claim.passage.text[claim.source.end : b.end]
+        + claim.passage.heading
+    )
+    return len(context_a & context_b) >= 2
+
+
+def _lines(text: str) -> list[Span]:
+    """The lines that are not blank, without the white space at their edges."""
+    spans = []
+    start = 0
+    for line in text.split("\n"):
+        stripped = line.strip()
+        if stripped:
+            left = start + len(line) - len(line.lstrip())
+            spans.append(Span(left, left + len(stripped)))
+        start += len(line) + 1
+    return spans
+
+
+def _whole_list(question: str, passage: Passage, source: Span) -> Span | None:
+    """The whole list where a question asks for one and the span lies in it or introduces it."""
+    asks_list = bool(_LIST_QUESTION.search(question))
+    if not asks_list and not _HOW_QUESTION.search(question):
+        return None
+    text = passage.text
+    lines = _lines(text)
+    at = next((i for i, line in enumerate(lines) if line.start <= source.start < line.end), None)
+    if at is None:
+        return None
+    is_item = [bool(_ITEM.match(text[line.start : line.end])) for line in lines]
+    if not is_item[at]:
+        introduces = text[lines[at].start : lines[at].end].endswith((":", "："))
+        if not introduces or at + 1 >= len(lines) or not is_item[at + 1]:
+            return None
+        at += 1
+    first = last = at
+    while first > 0 and is_item[first - 1]:
+        first -= 1
+    while last + 1 < len(lines) and is_item[last + 1]:
+        last += 1
+    whole = Span(lines[first].start, max(lines[last].end, source.end))
+    intro = text[lines[first - 1].start : lines[first - 1].end] if first else ""
+    about = terms(question)
+    introduced = intro.endswith((":", "：")) or bool(about & terms(passage.heading.split(" › ")[-1]))
+    if last == first or whole.end - whole.start > _MAX_LIST_CHARS or not introduced:
+        return None
+    if not asks_list:
+        ordered = all(_ORDERED.match(text[line.start : line.end]) for line in lines[first : last + 1])
+        if not ordered or not _PROCEDURE.search(intro + passage.heading.split(" › ")[-1]):
+            return None
+    if not about & terms(intro + " " + passage.heading + " " + text[whole.start : whole.end]):
+        return None
+    return whole
+
+
+def _is_row(line: str) -> bool:
+    return line.count("|") >= 2 or line.count("\t") >= 1
+
+
+def _row_and_header(text: str, start: int, end: int) -> tuple[Span | None, Span] | None:
+    """(header row, row) of the table row that holds ``start:end``; header None if the row is it."""
+    left = text.rfind("\n", 0, start) + 1
+    right = text.find("\n", max(start, end - 1))
+    right = len(text) if right < 0 else right
+    row = text[left:right]
+    if "\n" in text[start:end].strip("\n") or not _is_row(row):
+        return None
+    header: Span | None = None
+    top = left
+    while top > 0:
+        above = text.rfind("\n", 0, top - 1) + 1
+        line = text[above : top - 1]
+        if not _is_row(line):
+            break
+        if not _SEPARATOR.fullmatch(line) and line.strip():
+            header = Span(above, top - 1)
+        top = above
+    return header, Span(left, right)
+
+
+def _table_parts(passage: Passage, source: Span, stored: str) -> list[Span] | None:
+    """Header row and row, where the span runs over several cells of a row and both are in the passage."""
+    quote = passage.text[source.start : source.end]
+    if not _is_row(quote.strip("|") + "||") or not ("|" in quote.strip("| ") or "\t" in quote.strip()):
+        return None
+    found = _row_and_header(stored, passage.char_start + source.start, passage.char_start + source.end)
+    if found is None or found[0] is None:
+        return None
+    spans = []
+    for span in found:
+        assert span is not None
+        start, end = span.start - passage.char_start, span.end - passage.char_start
+        if start < 0 or end > len(passage.text):
+            return None
+        spans.append(Span(start, end))
+    return spans

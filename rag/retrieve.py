@@ -1,0 +1,320 @@
+"""From a question to passages: lexical and dense search, rank fusion, reranking, joined with SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from rag.errors import InvalidInput
+from rag.ports import Embedder, IdArray, Reader
+from rag.settings import Settings
+from rag.store.kbs import get_kb
+from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
+from rag.types import Passage, Scores
+
+if TYPE_CHECKING:
+    from rag.index.generations import IndexManager, KbIndex
+    from rag.store.session import Database
+
+RRF_K = 60
+"""Damping of reciprocal rank fusion (Cormack, Clarke & Büttcher 2009)."""
+LEXICAL_WEIGHT = 1.0
+DENSE_WEIGHT = 0.7
+RELEVANCE_WEIGHT = 0.5
+"""Share of the reader's relevance in the final score of a reranked passage."""
+MERGED_CHARS = 900
+"""Neighbours are merged for reading up to this length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Restrict a search to documents; empty fields do not restrict. All given fields must hold."""
+
+    documents: tuple[str, ...] = ()
+    """Document ids."""
+    path_prefix: str = ""
+    tags: tuple[str, ...] = ()
+    """A document must carry all of them."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.documents or self.path_prefix or self.tags or self.meta)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was retrieved, best first, and from which index generation."""
+
+    passages: tuple[Passage, ...]
+    generation: int
+    chunks: int
+    """Number of chunks in the index."""
+
+
+def fuse(
+    rankings: Sequence[tuple[float, Sequence[int]]], k: int = RRF_K
+) -> dict[int, float]:
+    """Weighted reciprocal rank fusion of (weight, ids best first); 1.0 = first in every ranking."""
+    scores: dict[int, float] = {}
+    total = sum(weight for weight, _ in rankings) or 1.0
+    for weight, ids in rankings:
+        for rank, chunk_id in enumerate(ids, start=1):
+            scores[chunk_id] = scores.get(chunk_id, 0.0) + weight * (k + 1) / (k + rank) / total
+    return scores
+
+
+def merge_neighbours(
+    passages: Sequence[Passage], texts: Mapping[int, str], limit: int = MERGED_CHARS
+) -> list[Passage]:
+    """Join passages of one version that overlap or touch (white space between), up to ``limit`` characters.
+
+    The joined passage takes the rank, id, page and scores of its best part.
+    """
+    merged: list[Passage] = []
+    for passage in passages:
+        for i, other in enumerate(merged):
+            if (joined := _joined(other, passage, texts, limit)) is not None:
+                merged[i] = joined
+                break
+        else:
+            merged.append(passage)
+    return merged
+
+
+def _joined(best: Passage, other: Passage, texts: Mapping[int, str], limit: int) -> Passage | None:
+    if best.version_id != other.version_id:
+        return None
+    start, end = min(best.char_start, other.char_start), max(best.char_end, other.char_end)
+    text = texts.get(best.version_id, "")
+    gap_start, gap_end = min(best.char_end, other.char_end), max(best.char_start, other.char_start)
+    if text[gap_start:gap_end].strip() or end - start > limit or end > len(text):
+        return None
+    first = best if best.char_start <= other.char_start else other
+    return replace(
+        best, char_start=start, char_end=end, text=text[start:end], heading=first.heading, page=first.page
+    )
+
+
+class Retriever:
+    """Finds passages in a knowledge base. The same function serves search, asking and evaluation."""
+
+    def __init__(
+        self,
+        database: Database,
+        index_manager: IndexManager,
+        embedder: Embedder,
+        reader: Reader | None,
+        settings: Settings,
+    ) -> None:
+        self.database = database
+        self.index_manager = index_manager
+        self.embedder = embedder
+        self.reader = reader
+        self.settings = settings
+
+    def search(
+        self,
+        question: str,
+        kb: str = "default",
+        k: int = 10,
+        filters: Filters | None = None,
+        rerank: bool = True,
+    ) -> list[Passage]:
+        """The ``k`` best chunks for a question, best first.
+
+        Raises:
+            NotFound: there is no such knowledge base.
+            InvalidInput: the question is empty or longer than the settings allow.
+        """
+        check_question(question, self.settings)
+        if k < 1:
+            raise InvalidInput("k must be at least 1.")
+        found = self.find([(question, 1.0)], kb, max(k, self.settings.candidates), filters)
+        passages = found.passages
+        if rerank:
+            passages = self.rerank(question, passages)
+        return list(passages[:k])
+
+    def find(
+        self,
+        queries: Sequence[tuple[str, float]],
+        kb: str = "default",
+        k: int = 30,
+        filters: Filters | None = None,
+    ) -> Found:
+        """Fused results of weighted queries, without reranking. Only live chunks come out."""
+        with self.database.session() as session:
+            base = get_kb(session, kb)
+            index = self.index_manager.open(kb)
+            allowed = self._allowed(session, base, filters) if filters else None
+            depth = k
+            while True:
+                fused, lexical, dense, exhausted = self._ranked(index, queries, depth, allowed)
+                order = sorted(fused, key=lambda i: (-fused[i], i))
+                passages = self._load(session, base, order)
+                if len(passages) >= k or exhausted or depth >= 16 * k:
+                    break
+                depth *= 4
+        scored = [
+            replace(
+                p,
+                score=fused[p.chunk_id],
+                scores=Scores(lexical.get(p.chunk_id), dense.get(p.chunk_id), fused[p.chunk_id]),
+            )
+            for p in passages[:k]
+        ]
+        return Found(tuple(scored), index.generation, len(index.lexical.ids()))
+
+    def rerank(self, question: str, passages: Sequence[Passage]) -> tuple[Passage, ...]:
+        """Blend the reader's relevance into the scores of the first passages, `Settings.rerank` of them.
+
+        A fixed number, not a time limit, bounds the latency: the same index and settings must give
+        the same result on a slow day too.
+        """
+        count = self.settings.rerank
+        if self.reader is None or count == 0 or not passages:
+            return tuple(passages)
+        head, tail = passages[:count], passages[count:]
+        relevance = self.reader.relevance(question, head)
+        blended = [
+            replace(
+                p,
+                score=(1 - RELEVANCE_WEIGHT) * p.scores.fused + RELEVANCE_WEIGHT * r,
+                scores=replace(p.scores, relevance=r),
+            )
+            for p, r in zip(head, relevance, strict=True)
+        ]
+        rest = [replace(p, score=(1 - RELEVANCE_WEIGHT) * p.scores.fused) for p in tail]
+        return (*sorted(blended, key=lambda p: (-p.score, p.chunk_id)), *rest)
+
+    def texts(self, versions: Sequence[int]) -> dict[int, str]:
+        """Canonical texts of those versions that are live, by version id."""
+        if not versions:
+            return {}
+        with self.database.session() as session:
+            rows = session.execute(
+                select(DocumentVersion.id, DocumentVersion.text)
+                .join(Document, Document.id == DocumentVersion.document_id)
+                .where(
+                    DocumentVersion.id.in_(set(versions)),
+                    DocumentVersion.deleted_at.is_(None),
+                    Document.deleted_at.is_(None),
+                )
+            )
+            return {version: text for version, text in rows}
+
+    def _ranked(
+        self,
+        index: KbIndex,
+        queries: Sequence[tuple[str, float]],
+        k: int,
+        allowed: IdArray | None,
+    ) -> tuple[dict[int, float], dict[int, float], dict[int, float], bool]:
+        rankings: list[tuple[float, list[int]]] = []
+        lexical: dict[int, float] = {}
+        dense: dict[int, float] = {}
+        vectors = self.embedder.encode_queries([text for text, _ in queries])
+        exhausted = True
+        for (text, weight), vector in zip(queries, vectors, strict=True):
+            ids, scores = index.lexical.search(text, k, allowed=allowed)
+            rankings.append((weight * LEXICAL_WEIGHT, _collect(ids, scores, lexical)))
+            exhausted &= len(rankings[-1][1]) < k
+            ids, scores = index.vectors.search(vector[None, :], k, allowed=allowed)
+            rankings.append((weight * DENSE_WEIGHT, _collect(ids, scores, dense)))
+            exhausted &= len(rankings[-1][1]) < k
+        return fuse(rankings), lexical, dense, exhausted
+
+    @staticmethod
+    def _load(session: Session, base: KnowledgeBase, order: Sequence[int]) -> list[Passage]:
+        """Passages of the live chunks among ``order``, in that order."""
+        found: dict[int, Passage] = {}
+        for start in range(0, len(order), 500):
+            rows = session.execute(
+                select(
+                    Chunk, Document.id, Document.title, Document.path, _substring(Chunk, DocumentVersion)
+                )
+                .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
+                .join(Document, Document.id == DocumentVersion.document_id)
+                .where(
+                    Chunk.id.in_(order[start : start + 500]),
+                    Document.kb_id == base.id,
+                    Document.deleted_at.is_(None),
+                    DocumentVersion.deleted_at.is_(None),
+                )
+            )
+            for chunk, document_id, title, path, text in rows:
+                found[chunk.id] = Passage(
+                    chunk_id=chunk.id,
+                    document_id=document_id,
+                    version_id=chunk.version_id,
+                    title=title,
+                    path=path,
+                    page=chunk.page,
+                    heading=chunk.heading,
+                    char_start=chunk.char_start,
+                    char_end=chunk.char_end,
+                    text=text,
+                )
+        return [found[i] for i in order if i in found]
+
+    @staticmethod
+    def _allowed(session: Session, base: KnowledgeBase, filters: Filters) -> IdArray:
+        """Chunk ids that the filters admit, ascending."""
+        documents = select(Document.id, Document.tags, Document.meta).where(
+            Document.kb_id == base.id, Document.deleted_at.is_(None)
+        )
+        if filters.documents:
+            documents = documents.where(Document.id.in_(filters.documents))
+        if filters.path_prefix:
+            documents = documents.where(Document.path.startswith(filters.path_prefix, autoescape=True))
+        wanted = set(filters.tags)
+        ids = [
+            document_id
+            for document_id, tags, meta in session.execute(documents)
+            if wanted <= set(tags or ()) and all((meta or {}).get(n) == v for n, v in filters.meta.items())
+        ]
+        chunks = session.scalars(
+            select(Chunk.id)
+            .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
+            .where(DocumentVersion.document_id.in_(ids), DocumentVersion.deleted_at.is_(None))
+            .order_by(Chunk.id)
+        )
+        return np.fromiter(chunks, dtype=np.int64)
+
+
+def check_question(question: str, settings: Settings) -> None:
+    """Refuse a question that cannot be used.
+
+    Raises:
+        InvalidInput: empty, or longer than ``max_question_chars``.
+    """
+    if not question.strip():
+        raise InvalidInput("问题是空的，请输入要问的内容。")
+    if len(question) > settings.max_question_chars:
+        raise InvalidInput(
+            f"问题太长：{len(question)} 个字符，最多 {settings.max_question_chars} 个。请缩短后再问"
+            "（上限由 CHATGGLM_MAX_QUESTION_CHARS 设置）。"
+        )
+
+
+def _collect(ids: np.ndarray, scores: np.ndarray, into: dict[int, float]) -> list[int]:
+    """Ranked ids of one search (−1 left out); the best score of each goes ``into``."""
+    ranked = []
+    for chunk_id, score in zip(ids.ravel().tolist(), scores.ravel().tolist(), strict=True):
+        if chunk_id < 0:
+            continue
+        ranked.append(chunk_id)
+        into[chunk_id] = max(score, into.get(chunk_id, score))
+    return ranked
+
+
+def _substring(chunk: type[Chunk], version: type[DocumentVersion]) -> Any:
+    """SQL for the chunk's text; code points in SQLite and PostgreSQL alike, counted from 1."""
+    from sqlalchemy import func
+
+    return func.substr(version.text, chunk.char_start + 1, chunk.char_end - chunk.char_start)

@@ -1,0 +1,128 @@
+"""Tells greetings, thanks, farewells and questions about the assistant from real questions.
+
+A message is small talk only when set phrases account for all of it: «你好，请问年假几天» leaves
+«年假几天» over and so goes to retrieval.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal
+
+Topic = Literal["identity", "ability", "thanks", "farewell", "greeting", "assent"]
+
+_YOU = "(?:你们?|您)"
+_IT = f"(?:{_YOU}|chatglm|chatgglm|这个?(?:机器人|助手))"
+_PHRASES: dict[Topic, str] = {
+    "identity": "|".join(
+        [
+            f"{_IT}(?:到底|究竟)?(?:是|叫)(?:谁|什么|啥|什么人|什么东西|什么名字|啥名字|哪位|何方神圣)",
+            f"{_IT}(?:的)?(?:名字|姓名)(?:是|叫)?(?:什么|啥)?",
+            f"{_YOU}(?:贵姓|怎么称呼|如何称呼)",
+            "(?:该|要)?(?:怎么|如何)称呼您?你?",
+            f"(?:请)?(?:做个|做一下|来个|来段)?自我介绍(?:一下)?|(?:请)?介绍(?:一下|下)?(?:{_YOU})?自己",
+            f"{_IT}是(?:不是)?(?:一个|个)?(?:真人|人|机器人|人工智能|ai|机器|程序|人类|chatgpt|gpt|大模型|什么模型|哪个模型|chatgglm)(?:吗|么)?",
+            f"{_IT}(?:用|基于|使用)(?:的)?(?:是)?(?:什么|哪个|哪种|啥)(?:大)?模型",
+            f"(?:是)?谁(?:开发|训练|制作|做|创造|设计|写)(?:了|出)?(?:的)?{_YOU}|{_YOU}是(?:由)?谁(?:开发|训练|制作|做|创造|设计|写)(?:出来)?的",
+            "who are you|what are you|what is your name|whats your name",
+        ]
+    ),
+    "ability": "|".join(
+        [
+            f"{_IT}(?:都|还)?(?:能|会|可以)(?:帮我|帮助我|为我|给我)?(?:干|做|帮)(?:些|点|一些)?(?:什么|啥|哪些事|哪些|什么事|什么事情)",
+            f"{_IT}(?:都|还)?(?:能|会|可以)(?:些|点)?(?:什么|啥|帮我什么|回答什么(?:问题)?|回答哪些问题)",
+            f"{_IT}(?:都)?有(?:什么|哪些|啥)(?:功能|本领|能力|用|用处|作用)",
+            f"{_IT}(?:的)?(?:功能|作用|用途)(?:是|有)(?:什么|哪些)",
+            f"(?:怎么|如何)(?:使用|用){_YOU}",
+            f"{_YOU}(?:能|可以)(?:帮我|帮帮我|帮助我)",
+            f"我(?:能|可以)(?:问|向){_YOU}(?:提问)?(?:些)?(?:什么|哪些)(?:问题)?",
+            "what can you do|^(?:help|帮助|功能介绍)$",
+        ]
+    ),
+    "thanks": "|".join(
+        [
+            "(?:非常|十分|太|多|真是|真的|真|好的?|万分|真心)?(?:感谢|谢谢|多谢|谢啦|谢了|谢过|谢|3q|thx|thanks|thank you)(?:你们?|您|大家| very much| so much)?(?:的?(?:帮助|帮忙|回答|解答|指点|指教|耐心))?",
+            "辛苦(?:你|您)?(?:了)?|麻烦(?:你|您)?了",
+            "帮(?:了)?(?:我)?大忙了?|(?:你|您)?(?:真|好|太)(?:棒|厉害|聪明|有用|贴心|好|牛|强)",
+        ]
+    ),
+    "farewell": "|".join(
+        [
+            "再见|拜拜|回见|回头见|明天见|下次见|改天见|bye ?bye|bye|goodbye|see you|晚安|88",
+            "(?:我)?(?:先|要)(?:走|下|撤|忙去|下线|下班)了?|(?:没|没有)(?:别的|其他|其它)?(?:问题|事|事情)了?|就这样|就这些|没了",
+        ]
+    ),
+    "greeting": "|".join(
+        [
+            "(?:你们?|您|大家|各位|同学|老师)好|哈喽|哈啰|哈罗|嗨|嘿|hello|hi|hey|早上好|上午好|中午好|下午好|晚上好|早安|午安|早|幸会|久仰",
+            "在(?:吗|么|不在|不)|有人(?:吗|么|在吗)|在不在|最近(?:怎么样|好吗|还好吗)|(?:你|您)(?:还)?(?:好吗|好么)|很高兴(?:认识|见到)(?:你|您)|新年(?:好|快乐)|节日快乐|中秋快乐|元旦快乐|春节快乐|周末愉快",
+        ]
+    ),
+    "assent": "好的?|嗯+|哦+|噢|喔|哈+|呵+|嘻+|ok|okay|行|可以|明白|知道|了解|收到|懂|清楚|没事|不用|是的",
+}
+_FILLER = "请问(?:一下)?|问(?:一下|下)|那|那么|对了|呃|小助手|助手|机器人|朋友|亲爱的|亲|chatgglm|chatglm"
+_PARTICLE = "[啊呀呢吧哦噢嘛了的啦哈哟哇喽]?"
+_ORDER: tuple[Topic, ...] = ("identity", "ability", "thanks", "farewell", "greeting", "assent")
+_FULL = re.compile(f"(?:(?:{'|'.join([*(_PHRASES[t] for t in _ORDER), _FILLER])}){_PARTICLE} ?)+")
+_TRADITIONAL = str.maketrans("謝誰們幫麼問嗎紹見這點會設計寫開發訓練樣還個歡請", "谢谁们帮么问吗绍见这点会设计写开发训练样还个欢请")
+_MAX_CHARS = 40
+
+
+def normalized(message: str) -> str:
+    """Lower case, half width, simplified, without punctuation, symbols and spaces beside Han."""
+    text = unicodedata.normalize("NFKC", message).lower().translate(_TRADITIONAL)
+    text = "".join(c if c.isalnum() else " " for c in text)
+    text = re.sub(r"(?<=[^\x00-\x7f])\s+|\s+(?=[^\x00-\x7f])", "", text)
+    return " ".join(text.split())
+
+
+def classify(message: str) -> Topic | None:
+    """The small-talk topic of a message that is nothing else, most telling one first; else None."""
+    if len(message) > _MAX_CHARS * 3:
+        return None
+    text = normalized(message)
+    if not text or len(text) > _MAX_CHARS or not _FULL.fullmatch(text):
+        return None
+    return next((topic for topic in _ORDER if re.search(_PHRASES[topic], text)), None)
+
+
+_COURTESY = re.compile(
+    r"^\s*(?:(?:你们?|您|大家|老师)好|哈喽|嗨|hi|hello|早上好|上午好|下午好|晚上好|谢谢|好的|在吗|麻烦(?:问)?(?:一下|下)?|请教(?:一下)?|请问(?:一下)?|想问(?:一下|下)?|我想(?:问|请问|咨询|了解|知道)(?:一下|下)?)[啊呀吗哈呢]?\s*[,，。.!！、~～:：\s]*",
+    re.IGNORECASE,
+)
+
+
+def without_courtesy(question: str) -> str:
+    """The question without «您好，请问» and the like at its head; itself where nothing would be left."""
+    text = question
+    while (match := _COURTESY.match(text)) and match.end() < len(text):
+        text = text[match.end() :]
+    return text if sum(c.isalnum() for c in text) >= 2 else question
+
+
+_REPLIES: dict[Topic, str] = {
+    "identity": "我是 ChatGGLM，一个在您自己的机器上运行的中文问答助手。我根据资料库里的文档回答问题，并给出可以核对的原文出处。",
+    "ability": "我可以根据资料库里的文档回答问题，并标明答案出自哪份文件、哪一段；资料里没有的，我会直说没有找到。您也可以让我摘要或翻译文字。请直接提问。",
+    "thanks": "不客气！还有问题请随时提出。",
+    "farewell": "再见！有问题随时来问我。",
+    "greeting": "您好！我是 ChatGGLM，可以根据资料库里的文档回答您的问题。请问想了解什么？",
+    "assent": "好的。还有问题请随时提出。",
+}
+
+
+def fixed_reply(topic: Topic) -> str:
+    """A true, fitting reply, for readers that cannot chat and chats that go wrong."""
+    return _REPLIES[topic]
+
+
+def fitting(topic: Topic, reply: str) -> bool:
+    """Whether a generated reply can be shown: Chinese, short, not looping, facts about itself right."""
+    text = reply.strip()
+    if not 2 <= len(text) <= 200 or not re.search(r"[\u4e00-\u9fff]", text):
+        return False
+    if re.search(r"(.{2,}?)\1{2,}", text) or "\ufffd" in text:
+        return False
+    if topic == "identity":
+        return "ChatGGLM" in text
+    return topic != "ability" or any(word in text for word in ("文档", "资料", "问答", "回答", "摘要", "翻译"))
