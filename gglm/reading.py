@@ -1,0 +1,189 @@
+"""From sources of any length to answer spans: windows, the shared norm, span decoding. Pure numpy.
+
+A source longer than the trained window is read in overlapping windows; each token's logits come
+from the window that shows most context around it (the smaller of its left and right). Span scores
+are normalised over all tokens of all sources and one null together (shared norm, Clark & Gardner
+2018), so that they compare across sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gglm.tasks import MAX_QUESTION, MAX_TITLE, Encoded, Task, layout
+from gglm.tokenizer import Ids, Tokenizer
+from gglm.types import Source, SourceSpan, SpanCandidate
+
+Floats = npt.NDArray[np.float32]
+_TRIM_LEFT = " \t\r\n　，。；：、！？,;"
+_TRIM_RIGHT = " \t\r\n　，；：、,;"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedSource:
+    """A source's tokens with the code points that each stands for, int32 (n,) each."""
+
+    source: Source
+    ids: Ids
+    starts: Ids
+    ends: Ids
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, source: Source) -> TokenizedSource:
+        return cls(source, *tokenizer.encode_with_offsets(source.text))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One encoder input: tokens ``first:first + count`` of the passage of source ``index``."""
+
+    index: int
+    first: int
+    count: int
+    encoded: Encoded
+
+
+def windows(
+    task: Task,
+    tokenizer: Tokenizer,
+    question: str,
+    sources: Sequence[TokenizedSource],
+    size: int,
+    overlap: int,
+) -> list[Window]:
+    """Encoder inputs of at most ``size`` tokens that cover every source; an empty text gives none.
+
+    A question longer than the model reads keeps its end, where the question itself stands.
+    """
+    ids = tokenizer.encode(question).astype(np.int64)
+    ids = ids[-min(MAX_QUESTION, size // 3) :]
+    out = []
+    for index, source in enumerate(sources):
+        title = tokenizer.encode(source.source.title).astype(np.int64)[:MAX_TITLE]
+        room = size - len(ids) - len(title) - 4
+        for first, count in cut(len(source.ids), room, min(overlap, room // 2)):
+            passage = source.ids[first : first + count].astype(np.int64)
+            encoded = layout(task, ids, title, passage, tokenizer.is_content)
+            out.append(Window(index, first, count, encoded))
+    return out
+
+
+def cut(length: int, room: int, overlap: int) -> list[tuple[int, int]]:
+    """(first, count) of windows of ``room`` that share at least ``overlap`` and end with the text."""
+    if length <= 0:
+        return []
+    if length <= room:
+        return [(0, length)]
+    pieces = -(-(length - overlap) // (room - overlap))
+    last = length - room
+    return [(round(i * last / (pieces - 1)), room) for i in range(pieces)]
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Merged logits of one source: float32 (n,) each; ``null`` and ``relevance`` of its best window."""
+
+    start: Floats
+    end: Floats
+    null: float
+    relevance: float
+
+
+def merge(
+    length: int, parts: Sequence[tuple[Window, Floats, Floats, float, float]]
+) -> Spans:
+    """Join the windows of one source.
+
+    Args:
+        parts: (window, start logits of its passage, end logits, null logit, relevance logit).
+    """
+    start, end = (np.full(length, -1e4, np.float32) for _ in range(2))
+    context = np.full(length, -1, np.int64)
+    for window, s, e, _, _ in parts:
+        position = np.arange(window.count)
+        seen = np.minimum(position, window.count - 1 - position)
+        if window.first == 0:
+            seen = np.maximum(seen, window.count - 1 - position)  # nothing lies left of the text
+        if window.first + window.count == length:
+            seen = np.maximum(seen, position)
+        here = slice(window.first, window.first + window.count)
+        better = seen > context[here]
+        context[here][better] = seen[better]
+        start[here][better] = s[better]
+        end[here][better] = e[better]
+    return Spans(start, end, min(p[3] for p in parts), max(p[4] for p in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Answers to one question over all its sources.
+
+    ``margin`` is the best span's logit over the null's; ``certainty`` the share of the best span
+    among all spans, null aside. ``candidates`` do not overlap, best first.
+    """
+
+    candidates: tuple[SpanCandidate, ...]
+    margin: float
+    certainty: float
+
+
+def decode(
+    sources: Sequence[TokenizedSource], spans: Sequence[Spans | None], max_tokens: int, top: int = 8
+) -> Decoded:
+    """Best spans with start ≤ end < start + ``max_tokens``, scored by log-probability (shared norm)."""
+    found: list[tuple[float, int, int, int]] = []
+    totals: list[float] = []
+    nulls: list[float] = []
+    for index, merged in enumerate(spans):
+        if merged is None:
+            continue
+        band = min(max_tokens, len(merged.end))
+        tail = np.concatenate([merged.end, np.full(band - 1, -1e9, np.float32)])
+        ends = np.lib.stride_tricks.sliding_window_view(tail, band)
+        peak = ends.max(1)
+        joint = merged.start + peak
+        mass = np.log(np.exp(ends - peak[:, None]).sum(1)) + joint
+        totals.append(_logsumexp(mass))
+        nulls.append(merged.null)
+        for start in np.argsort(-joint, kind="stable")[:256]:
+            found.append((float(joint[start]), index, int(start), int(start + ends[start].argmax())))
+    if not found:
+        return Decoded((), -1e4, 0.0)
+    found.sort(key=lambda c: (-c[0], c[1], c[2]))
+    total, null = _logsumexp(np.array(totals)), min(nulls)
+    norm = _logsumexp(np.array([total, null]))
+    candidates: list[SpanCandidate] = []
+    best = found[0][0]
+    for score, index, first, last in found:
+        source = sources[index]
+        span = trim(source.source.text, int(source.starts[first]), int(source.ends[last]))
+        if span is None or any(
+            c.span.source == index and c.span.start < span[1] and span[0] < c.span.end for c in candidates
+        ):
+            continue
+        if not candidates:
+            best = score
+        start, end = span
+        text = source.source.text[start:end]
+        candidates.append(SpanCandidate(SourceSpan(index, start, end), text, score - norm))
+        if len(candidates) == top:
+            break
+    return Decoded(tuple(candidates), best - null, float(np.exp(best - total)))
+
+
+def trim(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """The span without white space and stray separators at its ends; None if nothing is left."""
+    while start < end and text[start] in _TRIM_LEFT:
+        start += 1
+    while end > start and text[end - 1] in _TRIM_RIGHT:
+        end -= 1
+    return (start, end) if start < end else None
+
+
+def _logsumexp(x: npt.NDArray[np.floating]) -> float:
+    peak = x.max()
+    return float(peak + np.log(np.exp(x - peak).sum()))

@@ -1,0 +1,227 @@
+"""A weights folder: ``config.json``, ``tokenizer.model``, ``model.safetensors``, ``README.md`` (its card).
+
+Matrices are stored as bfloat16 (half the bytes; no measurable loss) and loaded as float32. The
+config holds a SHA-256 of the two binary files, so that a damaged copy is told apart from a bad model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from gglm.config import GGLMConfig
+from gglm.errors import WeightsError
+from gglm.model import ChatGGLM, rope_table
+from gglm.tokenizer import Tokenizer
+
+FORMAT = 1
+SHIPPED = Path(__file__).with_name("weights")
+DEFAULT = "gglm-small"
+"""The folder under ``gglm/weights`` that is loaded when none is named."""
+CONFIG, TOKENIZER, MODEL, CARD = "config.json", "tokenizer.model", "model.safetensors", "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """How span scores become answers; measured on held-out data and stored with the weights.
+
+    ``p_answerable = σ(margin_weight · margin + relevance_weight · relevance + bias)``, where the
+    margin is the best span's logit over the null's and relevance the best source's logit.
+    """
+
+    margin_weight: float = 0.5
+    relevance_weight: float = 0.0
+    bias: float = 0.0
+    threshold: float = 0.5
+    """Below it a question counts as not answered by its sources."""
+    relevance_temperature: float = 1.0
+    relevance_bias: float = 0.0
+    max_answer_tokens: int = 160
+    overlap: int = 128
+    """Tokens that neighbouring windows of a long source share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A loaded folder. ``tasks`` are those whose decoder was trained well enough to be used."""
+
+    folder: Path
+    name: str
+    model: ChatGGLM
+    tokenizer: Tokenizer
+    reader: ReaderSettings
+    tasks: tuple[str, ...]
+    meta: dict[str, Any]
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Atomic: a reader sees the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def save(
+    folder: Path,
+    model: ChatGGLM,
+    tokenizer: Path,
+    name: str,
+    *,
+    reader: ReaderSettings | None = None,
+    tasks: Sequence[str] = (),
+    card: str = "",
+    meta: dict[str, Any] | None = None,
+) -> Path:
+    """Write a weights folder; ``config.json`` comes last, so that a torn write is noticed.
+
+    Args:
+        tokenizer: the ``.model`` file to copy in.
+        name: what answers carry as their model, e.g. ``gglm-small-0.1``.
+        tasks: tasks whose decoder may be used (`gglm.tasks.TASKS`); without, only spans are read.
+        meta: free JSON facts (data, scores, git hash).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        key: value.to(torch.bfloat16) if value.is_floating_point() and value.ndim >= 2 else value
+        for key, value in model.state_dict().items()
+    }
+    data = save_tensors({key: value.contiguous().cpu() for key, value in state.items()})
+    _write(folder / MODEL, data)
+    if tokenizer.resolve() != (folder / TOKENIZER).resolve():
+        shutil.copyfile(tokenizer, folder / TOKENIZER)
+    if card:
+        _write(folder / CARD, card.encode("utf-8"))
+    config = {
+        "format": FORMAT,
+        "name": name,
+        "parameters": model.count_parameters(),
+        "model": model.config.to_dict(),
+        "reader": asdict(reader or ReaderSettings()),
+        "tasks": list(tasks),
+        "sha256": {MODEL: _sha256(data), TOKENIZER: _sha256((folder / TOKENIZER).read_bytes())},
+        "meta": meta or {},
+    }
+    _write(folder / CONFIG, (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode("utf-8"))
+    return folder
+
+
+def update_config(folder: Path, **values: Any) -> None:
+    """Change some top-level keys of ``config.json`` (calibration, tasks, meta) in place."""
+    config = read_config(folder)
+    config.update({k: asdict(v) if isinstance(v, ReaderSettings) else v for k, v in values.items()})
+    _write(folder / CONFIG, (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode("utf-8"))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parsed ``config.json``.
+
+    Raises:
+        WeightsError: there is none, or it cannot be read.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(
+            f"{folder} is not a weights folder: it has no {CONFIG}. Name a folder made by `chatgglm train`, "
+            "or leave the setting empty to use the shipped weights."
+        ) from None
+    except (ValueError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}); copy the weights folder again") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise WeightsError(f"{path} is of another format than this version reads ({FORMAT})")
+    return config
+
+
+def _settings(values: Any, path: Path) -> ReaderSettings:
+    known = {f.name for f in fields(ReaderSettings)}
+    if not isinstance(values, dict) or (unknown := set(values) - known):
+        detail = f": unknown {', '.join(sorted(unknown))}" if isinstance(values, dict) else ""
+        raise WeightsError(f'{path}: "reader" is not as expected{detail}')
+    return ReaderSettings(**values)
+
+
+def default_folder() -> Path:
+    """The shipped weights.
+
+    Raises:
+        WeightsError: the package holds none.
+    """
+    folder = SHIPPED / DEFAULT
+    if not (folder / CONFIG).is_file():
+        raise WeightsError(
+            f"No weights are shipped in {folder}. Train some (`chatgglm train finetune`) and name their "
+            "folder in CHATGGLM_READER_WEIGHTS, or install the package again."
+        )
+    return folder
+
+
+def load(folder: Path | None = None) -> Weights:
+    """Load and check a weights folder (the shipped one by default); the model is in eval mode.
+
+    Raises:
+        WeightsError: a file is missing, damaged or does not fit the config.
+    """
+    folder = default_folder() if folder is None else folder
+    config = read_config(folder)
+    data: dict[str, bytes] = {}
+    for file in (MODEL, TOKENIZER):
+        try:
+            data[file] = (folder / file).read_bytes()
+        except OSError:
+            raise WeightsError(f"{folder} lacks {file}; copy the whole weights folder again") from None
+        if _sha256(data[file]) != config.get("sha256", {}).get(file):
+            raise WeightsError(f"{folder / file} is damaged (its checksum is wrong); copy it again")
+    try:
+        model_config = GGLMConfig.from_dict(config["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder / CONFIG}: the model's shape cannot be used: {error}") from None
+    tokenizer = Tokenizer(folder / TOKENIZER)
+    if len(tokenizer) != model_config.vocab_size:
+        raise WeightsError(
+            f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model {model_config.vocab_size}"
+        )
+    with torch.device("meta"):
+        model = ChatGGLM(model_config)  # no time is spent on random numbers
+    try:
+        state = {k: v.float() if v.is_floating_point() else v for k, v in load_tensors(data[MODEL]).items()}
+        model.load_state_dict(state, assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise WeightsError(f"{folder / MODEL} does not fit its config: {reason}") from None
+    _fill_tables(model, model_config)
+    model.requires_grad_(False)
+    return Weights(
+        folder=folder,
+        name=str(config.get("name", folder.name)),
+        model=model.eval(),
+        tokenizer=tokenizer,
+        reader=_settings(config.get("reader", {}), folder / CONFIG),
+        tasks=tuple(config.get("tasks", ())),
+        meta=dict(config.get("meta", {})),
+    )
+
+
+def _fill_tables(model: ChatGGLM, config: GGLMConfig) -> None:
+    """The position tables are not stored: compute them anew."""
+    cos, sin = rope_table(config.max_positions, config.head_dim, config.rope_base)
+    for half in (model.encoder, model.decoder):
+        half.cos, half.sin = cos, sin
