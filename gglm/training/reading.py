@@ -1,0 +1,165 @@
+"""Labelled questions to training examples: crops around the answer, distractors, nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gglm.tasks import MAX_QUESTION, MAX_TITLE, Array, Mask, layout
+from gglm.tokenizer import Tokenizer
+from gglm.training.corpus import read_jsonl
+from gglm.training.spans import Example
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its passage as token ids; ``span`` inclusive, None: not answered there."""
+
+    question: Array
+    title: Array
+    passage: Array
+    span: tuple[int, int] | None
+    context: int
+    """Number of the passage among the distinct ones, to keep it out of its own distractors."""
+
+
+def answer_span(row: dict[str, Any]) -> tuple[int, int] | None:
+    """Code points ``start, end`` of the answer or, for answers in own words, of the evidence."""
+    kind = row.get("type", "span")
+    if not row.get("answerable", True) or kind == "unanswerable":
+        return None
+    answers = row.get("answers") or []
+    if answers and answers[0].get("start", -1) >= 0:
+        start = int(answers[0]["start"])
+        return start, start + len(answers[0]["text"])
+    evidence = row.get("evidence") or ""
+    start = row["context"].find(evidence) if evidence else -1
+    return (start, start + len(evidence)) if start >= 0 else None
+
+
+def load_questions(files: Sequence[Path], tokenizer: Tokenizer) -> tuple[list[Question], list[str]]:
+    """Questions of CMRC-like JSON lines, and the distinct passages they were asked of.
+
+    Rows whose answer has no place in the passage are left out.
+    """
+    numbers: dict[str, int] = {}
+    encoded: list[tuple[Array, Array, Array]] = []
+    out: list[Question] = []
+    for file in files:
+        for row in read_jsonl(file):
+            context = row.get("context") or ""
+            span = answer_span(row)
+            if not context or (span is None and row.get("answerable", True)):
+                continue
+            if context not in numbers:
+                numbers[context] = len(numbers)
+                encoded.append(tuple(a.astype(np.int64) for a in tokenizer.encode_with_offsets(context)))  # type: ignore[arg-type]
+            number = numbers[context]
+            ids, starts, ends = encoded[number]
+            where = None
+            if span is not None:
+                first = int(np.searchsorted(ends, span[0], "right"))
+                last = int(np.searchsorted(starts, span[1], "left")) - 1
+                if not first <= last < len(ids):
+                    continue
+                where = (first, last)
+            question, title = tokenizer.encode(row["question"]), tokenizer.encode(row.get("title") or "")
+            out.append(Question(question.astype(np.int64), title.astype(np.int64), ids, where, number))
+    return out, list(numbers)
+
+
+def hard_distractors(questions: Sequence[str], passages: Sequence[str], own: Sequence[int], k: int = 4) -> Array:
+    """The ``k`` passages nearest to each question by character-bigram TF-IDF, its own left out: int64 (n, k)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True, min_df=2)
+    matrix = vectorizer.fit_transform(passages).T.tocsc()
+    nearest = np.zeros((len(questions), k), np.int64)
+    for start in range(0, len(questions), 256):
+        part = slice(start, start + 256)
+        scores = (vectorizer.transform(questions[part]) @ matrix).toarray()
+        scores[np.arange(len(scores)), np.asarray(own[part])] = -1
+        nearest[part] = np.argpartition(-scores, k, axis=1)[:, :k]
+    return nearest
+
+
+class QuestionSampler:
+    """Examples by number, the same for the same seed: epoch after epoch in a fresh order.
+
+    Args:
+        size: tokens of an input at most; longer passages are cropped around the answer at random.
+        distractor: share of examples whose passage is swapped for a hard distractor (null is right).
+        no_title: share of examples that lose their title.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        distractors: Array | None,
+        passages: Sequence[Array],
+        content: Mask,
+        seed: int,
+        distractor: float = 0.12,
+        no_title: float = 0.3,
+    ) -> None:
+        self.questions, self.distractors, self.passages = questions, distractors, passages
+        self.content, self.seed = content, seed
+        self.distractor, self.no_title = distractor, no_title
+        self._order: tuple[int, Array] = (-1, np.zeros(0, np.int64))
+
+    def order(self, epoch: int) -> Array:
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, 7, epoch]).permutation(len(self.questions)))
+        return self._order[1]
+
+    def example(self, number: int, size: int) -> Example:
+        """Example ``number`` (any count from 0), at most ``size`` tokens long."""
+        rng = np.random.default_rng([self.seed, 11, number])
+        epoch, index = divmod(number, len(self.questions))
+        which = int(self.order(epoch)[index])
+        q = self.questions[which]
+        passage, span = q.passage, q.span
+        if self.distractors is not None and span is not None and rng.random() < self.distractor:
+            passage = self.passages[int(rng.choice(self.distractors[which]))]
+            span = None
+        title = q.title[:MAX_TITLE] if rng.random() >= self.no_title else q.title[:0]
+        room = size - min(len(q.question), MAX_QUESTION) - len(title) - 4
+        passage, span = crop(passage, span, room, rng)
+        return reading_example(q.question, title, passage, span, self.content)
+
+
+def crop(
+    passage: Array, span: tuple[int, int] | None, room: int, rng: np.random.Generator
+) -> tuple[Array, tuple[int, int] | None]:
+    """``room`` tokens of the passage at random, the span inside (its start at least, if it is longer)."""
+    if len(passage) <= room:
+        return passage, span
+    if span is None:
+        start = int(rng.integers(0, len(passage) - room + 1))
+        return passage[start : start + room], None
+    low, high = max(0, span[1] + 1 - room), min(span[0], len(passage) - room)
+    start = int(rng.integers(low, high + 1)) if low <= high else min(span[0], len(passage) - room)
+    cut = passage[start : start + room]
+    return cut, (span[0] - start, min(span[1] - start, len(cut) - 1))
+
+
+def reading_example(
+    question: Array, title: Array, passage: Array, span: tuple[int, int] | None, content: Mask
+) -> Example:
+    """Encoder input with its right span, and the null position where there is none."""
+    encoded = layout("问答", question, title, passage, content)
+    allowed = encoded.passage
+    allowed[0] = True
+    where = (0, 0) if span is None else (encoded.base + span[0], encoded.base + span[1])
+    return Example(
+        encoded.tokens, encoded.segments, encoded.matches, allowed, [(1, [where])], relevant=float(span is not None)
+    )
+
+
+def longest_first(examples: Iterable[Example]) -> list[Example]:
+    """Sorted by length, so that equal lengths share a micro-batch and little is padding."""
+    return sorted(examples, key=lambda e: -len(e.tokens))
