@@ -1,0 +1,171 @@
+"""Fine-tuning of the reader, alone or together with recurring-span pretraining."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gglm.config import PRESETS, GGLMConfig
+from gglm.errors import DataError
+from gglm.metrics import auroc, exact_match, f1
+from gglm.model import ChatGGLM
+from gglm.tasks import encode_task, pad_batch
+from gglm.tokenizer import Tokenizer
+from gglm.training import vectors
+from gglm.training.corpus import Shards, read_jsonl
+from gglm.training.optim import make_optimizers
+from gglm.training.reading import QuestionSampler, hard_distractors, load_questions, longest_first
+from gglm.training.spans import Example, Lexicon, pretraining_example
+from gglm.training.trainer import RunSettings, Trainer, data_hashes
+
+
+@dataclass
+class FinetuneSettings:
+    """What to train on and how.
+
+    questions: CMRC-like JSON lines; pretraining: share of rows that are recurring-span examples (needs
+    ``shards``); crop: tokens of an input for the first ``1 - full`` of the run, ``window`` after it.
+    """
+
+    run: RunSettings
+    tokenizer: Path
+    questions: list[Path]
+    shards: Path | None = None
+    vectors: Path | None = None
+    init: Path | None = None
+    preset: str = "small"
+    pretraining: float = 0.33
+    rows: int = 24
+    micro: int = 6
+    crop: int = 224
+    window: int = 448
+    full: float = 0.2
+    lr: float = 1.5e-3
+    muon_lr: float = 0.015
+    dropout: float = 0.1
+    distractor: float = 0.12
+    dev: list[Path] = field(default_factory=list)
+    dev_rows: int = 300
+
+
+def load_model(settings: FinetuneSettings, tokenizer: Tokenizer) -> ChatGGLM:
+    """A fresh model (word-vector start if given), or one whose EMA weights come from a checkpoint."""
+    torch.manual_seed(settings.run.seed)
+    if settings.init:
+        state = torch.load(settings.init, weights_only=True, map_location="cpu")
+        values = {**state["config"], "dropout": settings.dropout}
+        model = ChatGGLM(GGLMConfig.from_dict(values))
+        model.load_state_dict(state["ema"])
+    else:
+        values = {**PRESETS[settings.preset].to_dict(), "dropout": settings.dropout, "window": settings.window}
+        values["vocab_size"] = (len(tokenizer) + 63) // 64 * 64
+        model = ChatGGLM(GGLMConfig.from_dict(values))
+        if settings.vectors:
+            vectors.start_from(model, dict(np.load(settings.vectors)))
+    model.compute_dtype = torch.bfloat16
+    return model
+
+
+def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[int, float], list[list[Example]]]:
+    """The mixture of labelled questions and recurring spans, by step."""
+    questions, passages = load_questions(settings.questions, tokenizer)
+    if not questions:
+        raise DataError("no usable questions in the files given")
+    encoded = [tokenizer.encode(p).astype(np.int64) for p in passages]
+    seed = settings.run.seed
+    distractors = None
+    if settings.distractor and len(passages) > 8:
+        texts = [tokenizer.decode(q.question) for q in questions]
+        distractors = hard_distractors(texts, passages, [q.context for q in questions])
+    sampler = QuestionSampler(
+        questions, distractors, encoded, tokenizer.is_content, seed, distractor=settings.distractor
+    )
+    shards = Shards(settings.shards) if settings.shards else None
+    lexicon = Lexicon.build(tokenizer, shards) if shards else None
+    plain = round(settings.rows * settings.pretraining) if shards else 0
+    labelled = settings.rows - plain
+
+    def stream(step: int, progress: float) -> list[list[Example]]:
+        size = settings.crop if progress < 1 - settings.full else settings.window
+        rows = longest_first(sampler.example(step * labelled + i, size) for i in range(labelled))
+        rng = np.random.default_rng([seed, 13, step])
+        if shards is not None and lexicon is not None:
+            rows += [pretraining_example(shards, lexicon, rng, settings.crop + 32) for _ in range(plain)]
+        step_micro = settings.micro if size == settings.crop else max(1, settings.micro // 2)
+        return [rows[i : i + step_micro] for i in range(0, len(rows), step_micro)]
+
+    return stream
+
+
+def make_evaluation(
+    files: Sequence[Path], tokenizer: Tokenizer, rows: int, size: int = 640
+) -> Callable[[ChatGGLM], dict[str, float]]:
+    """A quick look at dev files while training: EM and F1 of best spans, AUROC of refusal.
+
+    Passages are cut to ``size`` tokens; the shipped figures come from `gglm.evaluation` instead.
+    """
+    sets: dict[str, list[dict[str, Any]]] = {}
+    for file in files:
+        every = list(read_jsonl(file))
+        np.random.default_rng(1).shuffle(every)  # type: ignore[arg-type]
+        sets[file.name.split(".")[0]] = every[:rows]
+
+    def best(model: ChatGGLM, rows: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
+        out: list[tuple[str, float]] = [("", 0.0)] * len(rows)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]["context"]))
+        for at in range(0, len(order), 8):
+            part = order[at : at + 8]
+            items = [
+                encode_task("问答", tokenizer, rows[i]["question"], rows[i].get("title") or "", rows[i]["context"][:size])
+                for i in part
+            ]
+            tokens, segments, matches, passage = map(torch.from_numpy, pad_batch(items))
+            starts, ends = model.span_logits(model.encode(tokens, segments, matches), passage)
+            for i, item, s, e in zip(part, items, starts, ends, strict=True):
+                n = len(item.tokens) - item.base
+                score = s[item.base : item.base + n, None] + e[None, item.base : item.base + n]
+                score = score.masked_fill(~torch.ones(n, n, dtype=torch.bool).triu().tril(149), -1e9)
+                first, last = divmod(int(score.argmax()), n)
+                _, a, b = tokenizer.encode_with_offsets(rows[i]["context"][:size])
+                text = rows[i]["context"][a[first] : b[last]]
+                out[i] = (text, float(score.max() - s[0] - e[0]))
+        return out
+
+    def evaluate(model: ChatGGLM) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for name, rows in sets.items():
+            said = best(model, rows)
+            golds = [[a["text"] for a in r["answers"]] if r.get("answerable", True) else [] for r in rows]
+            for kind in sorted({r.get("type", "span") for r in rows} & {"span", "long"}):
+                picked = [(t, g) for (t, _), g, r in zip(said, golds, rows, strict=True)
+                          if g and r.get("type", "span") == kind]  # fmt: skip
+                figures[f"{name}/{kind}/f1"] = 100 * float(np.mean([f1(t, g) for t, g in picked]))
+                figures[f"{name}/{kind}/em"] = 100 * float(np.mean([exact_match(t, g) for t, g in picked]))
+            if not all(golds):
+                yes = [s for (_, s), g in zip(said, golds, strict=True) if g]
+                no = [s for (_, s), g in zip(said, golds, strict=True) if not g]
+                figures[f"{name}/auroc"] = auroc(yes, no)
+        return figures
+
+    return evaluate
+
+
+def finetune(settings: FinetuneSettings) -> ChatGGLM:
+    """Train (or go on training) a reader; see `Trainer` for what is written to ``settings.run.out``."""
+    tokenizer = Tokenizer(settings.tokenizer)
+    model = load_model(settings, tokenizer)
+    trainer = Trainer(
+        model,
+        make_optimizers(model, settings.lr, settings.muon_lr),
+        make_stream(settings, tokenizer),
+        {"span": 1.0, "masked": 0.4, "relevance": 0.3},
+        settings.run,
+        make_evaluation(settings.dev, tokenizer, settings.dev_rows) if settings.dev else None,
+        {"data": data_hashes(settings.questions), "settings_finetune": {k: str(v) for k, v in vars(settings).items()}},
+    )
+    return trainer.run()

@@ -1,0 +1,200 @@
+"""The training loop: time budget, micro-batches, EMA, atomic checkpoints, exact resume, a run record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gglm.model import ChatGGLM
+from gglm.training.batch import collate, losses
+from gglm.training.optim import set_rate, trapezoid
+from gglm.training.spans import Example
+
+Stream = Callable[[int, float], Sequence[Sequence[Example]]]
+"""(step, progress 0…1) to the micro-batches of that step; the same arguments give the same examples."""
+
+
+@dataclass
+class RunSettings:
+    """How a run goes on. One of ``minutes`` and ``steps`` bounds it; the schedule follows that one."""
+
+    out: Path
+    minutes: float = 0.0
+    steps: int = 0
+    seed: int = 0
+    decay: float = 0.6
+    warmup: int = 100
+    clip: float = 1.0
+    ema: float = 0.998
+    checkpoint_minutes: float = 5.0
+    evaluate_minutes: float = 15.0
+    teacher_forcing_ratio: float = 1.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if (self.minutes > 0) == (self.steps > 0):
+            raise ValueError("give either minutes or steps")
+
+
+class Trainer:
+    """Runs optimizer steps over a `Stream`, and saves to ``settings.out``.
+
+    ``checkpoint.pt`` holds model, EMA, optimizers, step and time: a run started again with the same
+    arguments goes on from it. ``metrics.jsonl`` gets a line every 20 steps.
+
+    Args:
+        weights: weight of each of `losses`' names in the sum.
+        evaluate: called with the EMA model now and then; its figures go into the metrics.
+    """
+
+    def __init__(
+        self,
+        model: ChatGGLM,
+        optimizers: list[torch.optim.Optimizer],
+        stream: Stream,
+        weights: dict[str, float],
+        settings: RunSettings,
+        evaluate: Callable[[ChatGGLM], dict[str, float]] | None = None,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.optimizers, self.stream = model.to(settings.device), optimizers, stream
+        self.weights, self.settings, self.evaluate = weights, settings, evaluate
+        self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.step, self.elapsed, self.tokens = 0, 0.0, 0
+        self.average: dict[str, float] = {}
+        settings.out.mkdir(parents=True, exist_ok=True)
+        if (settings.out / "checkpoint.pt").is_file():
+            self._resume()
+        else:
+            self._write_record(record or {})
+
+    @property
+    def progress(self) -> float:
+        s = self.settings
+        return self.step / s.steps if s.steps else self.elapsed / (60 * s.minutes)
+
+    def run(self) -> ChatGGLM:
+        """Train to the end of the budget; returns the model with its EMA weights."""
+        s = self.settings
+        saved = evaluated = self.elapsed
+        self.model.train()
+        while self.progress < 1:
+            began = time.perf_counter()
+            self._step()
+            self.elapsed += time.perf_counter() - began
+            if self.step % 20 == 0:
+                self._log(dict(self.average))
+            if self.elapsed - saved > 60 * s.checkpoint_minutes:
+                self.save()
+                saved = self.elapsed
+            if self.evaluate and self.elapsed - evaluated > 60 * s.evaluate_minutes:
+                self._log(self._evaluate())
+                evaluated = self.elapsed
+        self.save()
+        if self.evaluate:
+            self._log(self._evaluate())
+        self.model.load_state_dict(self.ema)
+        return self.model.eval()
+
+    def _step(self) -> None:
+        s = self.settings
+        torch.manual_seed(s.seed * 1_000_003 + self.step)  # dropout, so that resuming changes nothing
+        set_rate(self.optimizers, trapezoid(self.progress, self.step, s.warmup, s.decay))
+        micro = self.stream(self.step, self.progress)
+        rows = sum(map(len, micro))
+        for examples in micro:
+            batch = collate(examples).to(s.device)
+            parts = losses(self.model, batch, s.teacher_forcing_ratio)
+            total = batch.relevant.new_zeros(())
+            for name, part in parts.items():
+                mean = part[0] / part[1].clamp_min(1)
+                if self.weights.get(name):
+                    total = total + self.weights[name] * mean
+                value = float(mean.detach())
+                old = self.average.get(name, value)
+                self.average[name] = old + 0.02 * (value - old)
+            (total * (len(examples) / rows)).backward()
+            self.tokens += batch.tokens.numel()
+        norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], s.clip)
+        if torch.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        self.model.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(s.ema, self.step / (self.step + 20))
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                if value.is_floating_point():
+                    self.ema[name].lerp_(value, 1 - decay)
+                else:
+                    self.ema[name].copy_(value)
+
+    def _evaluate(self) -> dict[str, float]:
+        assert self.evaluate is not None
+        live = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.model.load_state_dict(self.ema)
+        self.model.eval()
+        with torch.inference_mode():
+            figures = self.evaluate(self.model)
+        self.model.load_state_dict(live)
+        self.model.train()
+        return {f"eval/{k}": v for k, v in figures.items()}
+
+    def save(self) -> None:
+        """Write the checkpoint: temporary file, fsync, rename."""
+        path = self.settings.out / "checkpoint.pt"
+        temporary = path.with_suffix(".tmp")
+        state = {
+            "model": self.model.state_dict(), "ema": self.ema, "config": self.model.config.to_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "step": self.step, "elapsed": self.elapsed, "tokens": self.tokens, "average": self.average,
+        }  # fmt: skip
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def _resume(self) -> None:
+        state = torch.load(self.settings.out / "checkpoint.pt", weights_only=True, map_location=self.settings.device)
+        self.model.load_state_dict(state["model"])
+        self.ema = state["ema"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.elapsed, self.tokens = state["step"], state["elapsed"], state["tokens"]
+        self.average = state["average"]
+
+    def _log(self, values: dict[str, float]) -> None:
+        row = {
+            "step": self.step, "minutes": round(self.elapsed / 60, 2), "tokens": self.tokens,
+            "tokens_per_s": round(self.tokens / max(self.elapsed, 1e-9)),
+            **{k: round(float(v), 4) for k, v in values.items()},
+        }  # fmt: skip
+        with (self.settings.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+    def _write_record(self, record: dict[str, Any]) -> None:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        values = {
+            "commit": commit.stdout.strip(), "machine": platform.platform(), "threads": torch.get_num_threads(),
+            "torch": torch.__version__, "model": self.model.config.to_dict(),
+            "parameters": self.model.count_parameters(),
+            "settings": {k: str(v) for k, v in asdict(self.settings).items()}, "weights": self.weights, **record,
+        }  # fmt: skip
+        (self.settings.out / "run.json").write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def data_hashes(files: Sequence[Path]) -> dict[str, str]:
+    """SHA-256 of each data file, for the run record."""
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in files}
