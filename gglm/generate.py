@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gglm.model import ChatGGLM, DecoderOutput, Memory
-from gglm.tokenizer import BOS, EOS, FIRST_TASK, PARA
+from gglm.tokenizer import BOS, EOS, SPECIAL
 from gglm.types import SamplingOptions
 
 NEVER = float("-inf")
@@ -45,7 +45,7 @@ class Rules:
     def standard(cls, vocab_size: int, copy_only: Tensor | None = None) -> Rules:
         """Special tokens are forbidden, except the end."""
         forbidden = torch.zeros(vocab_size, dtype=torch.bool)
-        forbidden[: max(FIRST_TASK + 8, PARA + 1)] = True
+        forbidden[: len(SPECIAL)] = True
         forbidden[EOS] = False
         return cls(forbidden, copy_only)
 
@@ -60,7 +60,7 @@ def _scores(out: DecoderOutput, memory: Memory, rules: Rules) -> Tensor:
 
 
 def _constrain(scores: Tensor, history: Tensor, step: int, options: SamplingOptions) -> Tensor:
-    """Repetition penalty (Keskar et al. 2019, on log-probabilities) and minimum length; ``history`` (B, T)."""
+    """Repetition penalty (Keskar et al. 2019) and minimum length; scores (B, V), history int64 (B, T)."""
     if options.repetition_penalty != 1.0 and history.shape[1]:
         seen = scores.gather(1, history)
         scores = scores.scatter(1, history, seen * options.repetition_penalty)

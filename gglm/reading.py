@@ -84,26 +84,36 @@ def cut(length: int, room: int, overlap: int) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Spans:
-    """Merged logits of one source: float32 (n,) each; ``null`` and ``relevance`` of its best window."""
+class Part:
+    """What the model said about one window: logits of its passage (count,) and of the null, relevance."""
 
+    window: Window
     start: Floats
     end: Floats
-    null: float
+    null_start: float
+    null_end: float
     relevance: float
 
 
-def merge(
-    length: int, parts: Sequence[tuple[Window, Floats, Floats, float, float]]
-) -> Spans:
-    """Join the windows of one source.
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """One source's start and end logits over the null's, float32 (n,) each, and its relevance logit.
 
-    Args:
-        parts: (window, start logits of its passage, end logits, null logit, relevance logit).
+    Each window is trained to weigh its spans against its own null, so logits over that null are what
+    compares across windows and sources; the one null of the shared norm then stands at 0.
     """
+
+    start: Floats
+    end: Floats
+    relevance: float
+
+
+def merge(length: int, parts: Sequence[Part]) -> Spans:
+    """Join the windows of one source of ``length`` tokens."""
     start, end = (np.full(length, -1e4, np.float32) for _ in range(2))
     context = np.full(length, -1, np.int64)
-    for window, s, e, _, _ in parts:
+    for part in parts:
+        window = part.window
         position = np.arange(window.count)
         seen = np.minimum(position, window.count - 1 - position)
         if window.first == 0:
@@ -113,17 +123,17 @@ def merge(
         here = slice(window.first, window.first + window.count)
         better = seen > context[here]
         context[here][better] = seen[better]
-        start[here][better] = s[better]
-        end[here][better] = e[better]
-    return Spans(start, end, min(p[3] for p in parts), max(p[4] for p in parts))
+        start[here][better] = part.start[better] - part.null_start
+        end[here][better] = part.end[better] - part.null_end
+    return Spans(start, end, max(p.relevance for p in parts))
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """Answers to one question over all its sources.
 
-    ``margin`` is the best span's logit over the null's; ``certainty`` the share of the best span
-    among all spans, null aside. ``candidates`` do not overlap, best first.
+    ``margin`` is the best span's logit, the null's being 0; ``certainty`` the best span's share among
+    all spans, null aside. ``candidates`` do not overlap, best first.
     """
 
     candidates: tuple[SpanCandidate, ...]
@@ -137,7 +147,6 @@ def decode(
     """Best spans with start ≤ end < start + ``max_tokens``, scored by log-probability (shared norm)."""
     found: list[tuple[float, int, int, int]] = []
     totals: list[float] = []
-    nulls: list[float] = []
     for index, merged in enumerate(spans):
         if merged is None:
             continue
@@ -148,14 +157,13 @@ def decode(
         joint = merged.start + peak
         mass = np.log(np.exp(ends - peak[:, None]).sum(1)) + joint
         totals.append(_logsumexp(mass))
-        nulls.append(merged.null)
         for start in np.argsort(-joint, kind="stable")[:256]:
             found.append((float(joint[start]), index, int(start), int(start + ends[start].argmax())))
     if not found:
         return Decoded((), -1e4, 0.0)
     found.sort(key=lambda c: (-c[0], c[1], c[2]))
-    total, null = _logsumexp(np.array(totals)), min(nulls)
-    norm = _logsumexp(np.array([total, null]))
+    total = _logsumexp(np.array(totals))
+    norm = _logsumexp(np.array([total, 0.0]))  # the null's logit is 0
     candidates: list[SpanCandidate] = []
     best = found[0][0]
     for score, index, first, last in found:
@@ -172,7 +180,7 @@ def decode(
         candidates.append(SpanCandidate(SourceSpan(index, start, end), text, score - norm))
         if len(candidates) == top:
             break
-    return Decoded(tuple(candidates), best - null, float(np.exp(best - total)))
+    return Decoded(tuple(candidates), best, float(np.exp(best - total)))
 
 
 def trim(text: str, start: int, end: int) -> tuple[int, int] | None:

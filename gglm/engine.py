@@ -1,0 +1,327 @@
+"""CPU inference: questions and sources in, answers with provenance out.
+
+Weights are loaded once; every call is free of state, so threads may share an engine. Windows of all
+requests of a batch are sorted by length and encoded together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gglm import followup, generate, render, summary
+from gglm.errors import WeightsError
+from gglm.model import Memory
+from gglm.quantize import quantize
+from gglm.reading import Decoded, Part, Spans, TokenizedSource, Window, decode, merge, windows
+from gglm.tasks import Encoded, Task, encode_task, pad_batch
+from gglm.tokenizer import EOS, PAD
+from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, Turn
+from gglm.weights import ReaderSettings, Weights, load
+
+Request = tuple[str, Sequence[Source], Sequence[Turn]]
+BATCH_TOKENS = 4096
+"""Tokens encoded at once: enough to keep one core busy, little enough to stay in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Raw scores of one question, before calibration; what `gglm.evaluation.calibrate` fits to."""
+
+    decoded: Decoded
+    relevance: tuple[float, ...]
+    """Logit of each source; −inf where it has no text."""
+
+    @property
+    def best_relevance(self) -> float:
+        """Logit of the source that the best span lies in."""
+        if not self.decoded.candidates:
+            return -30.0
+        return self.relevance[self.decoded.candidates[0].span.source]
+
+
+class Engine:
+    """A generator ready for use; make one with `Engine.load`."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.model = weights.model
+        self.tokenizer = weights.tokenizer
+        self.settings: ReaderSettings = weights.reader
+
+    @classmethod
+    def load(cls, folder: Path | None = None, threads: int = 1, int8: bool = False) -> Engine:
+        """Load a weights folder, the shipped one by default.
+
+        Args:
+            threads: for torch, process-wide; one is best where anything else runs.
+            int8: quantise the projections (`gglm.quantize`).
+
+        Raises:
+            WeightsError: the folder is missing or damaged.
+        """
+        torch.set_num_threads(threads)
+        weights = load(folder)
+        if int8:
+            weights = replace(weights, model=quantize(weights.model))
+        return cls(weights)
+
+    @property
+    def id(self) -> str:
+        """Name of the weights, e.g. ``gglm-small-0.1``."""
+        return self.weights.name
+
+    @property
+    def answerable_threshold(self) -> float:
+        """Calibrated: refuses at most 10 % of answerable development questions."""
+        return self.settings.threshold
+
+    def can(self, task: Task) -> bool:
+        """Was the decoder trained well enough for this task?"""
+        return task in self.weights.tasks
+
+    # Reading
+
+    def read(self, question: str, sources: Sequence[Source], history: Sequence[Turn] = ()) -> Reading:
+        """Answer a question from its sources (closed reading). Never raises on odd text."""
+        return self.read_batch([(question, sources, history)])[0]
+
+    def read_batch(self, requests: Sequence[Request]) -> list[Reading]:
+        """`read` for many questions: their windows share batches. Same results, whatever the batch."""
+        plain = [(self._stand_alone(q, h), s) for q, s, h in requests]
+        return [self._reading(evidence) for evidence in self.evidence(plain)]
+
+    def relevance(self, question: str, sources: Sequence[Source]) -> list[float]:
+        """Probability that each source answers the question, 0…1; 0 for an empty text."""
+        (evidence,) = self.evidence([(question, sources)])
+        return [self._relevance(logit) for logit in evidence.relevance]
+
+    def evidence(self, questions: Sequence[tuple[str, Sequence[Source]]]) -> list[Evidence]:
+        """Raw span and relevance scores of each question over its sources."""
+        tokenized = [[TokenizedSource.of(self.tokenizer, s) for s in sources] for _, sources in questions]
+        jobs: list[tuple[int, Window]] = []
+        for number, ((question, _), sources) in enumerate(zip(questions, tokenized, strict=True)):
+            size, overlap = self.model.config.window, self.settings.overlap
+            jobs += [(number, w) for w in windows("问答", self.tokenizer, question, sources, size, overlap)]
+        parts: dict[tuple[int, int], list[Part]] = {}
+        order = sorted(range(len(jobs)), key=lambda i: len(jobs[i][1].encoded.tokens))
+        for batch in _batches(order, [len(w.encoded.tokens) for _, w in jobs]):
+            start, end, relevance = self._score([jobs[i][1] for i in batch])
+            for row, i in enumerate(batch):
+                number, window = jobs[i]
+                here = slice(window.encoded.base, window.encoded.base + window.count)
+                scores = (start[row, here], end[row, here], start[row, 0], end[row, 0], relevance[row])
+                parts.setdefault((number, window.index), []).append(Part(window, *scores))
+        found = []
+        for number, sources in enumerate(tokenized):
+            spans: list[Spans | None] = [
+                merge(len(s.ids), parts[number, i]) if (number, i) in parts else None
+                for i, s in enumerate(sources)
+            ]
+            decoded = decode(sources, spans, self.settings.max_answer_tokens)
+            found.append(Evidence(decoded, tuple(s.relevance if s else -np.inf for s in spans)))
+        return found
+
+    @torch.inference_mode()
+    def _score(self, batch: Sequence[Window]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Start and end logits (B, L) and relevance logits (B,)."""
+        hidden, _, passage = self._encode(batch)
+        start, end = self.model.span_logits(hidden, passage)
+        return start.numpy(), end.numpy(), self.model.relevance_logits(hidden).numpy()
+
+    def _encode(self, batch: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:
+        """hidden (B, L, D), tokens (B, L), passage mask (B, L)."""
+        tokens, segments, matches, passage = map(torch.from_numpy, pad_batch([w.encoded for w in batch]))
+        return self.model.encode(tokens, segments, matches), tokens, passage
+
+    def p_answerable(self, evidence: Evidence) -> float:
+        """Calibrated probability that the sources answer the question."""
+        if not evidence.decoded.candidates:
+            return 0.0
+        s = self.settings
+        return _sigmoid(
+            s.margin_weight * evidence.decoded.margin + s.relevance_weight * evidence.best_relevance + s.bias
+        )
+
+    def _relevance(self, logit: float) -> float:
+        return _sigmoid(logit / self.settings.relevance_temperature + self.settings.relevance_bias)
+
+    def _reading(self, evidence: Evidence) -> Reading:
+        p = self.p_answerable(evidence)
+        candidates = evidence.decoded.candidates
+        pieces = (Piece(candidates[0].text, candidates[0].span),) if candidates else ()
+        return Reading(
+            answer=pieces[0].text if pieces else "",
+            kind="span",
+            pieces=pieces,
+            answerable=bool(pieces) and p >= self.settings.threshold,
+            p_answerable=p,
+            confidence=p * evidence.decoded.certainty,
+            relevance=tuple(self._relevance(logit) for logit in evidence.relevance),
+            candidates=candidates,
+        )
+
+    # Writing
+
+    def rewrite(self, question: str, history: Sequence[Turn]) -> str:
+        """The question made to stand alone by the decoder; unchanged where the weights cannot."""
+        if not history or not self.can("改写"):
+            return question
+        source = Source(followup.transcript(history))
+        written = self._write("改写", question, [source], SamplingOptions(max_tokens=96))
+        return written.text.strip() or question
+
+    def _stand_alone(self, question: str, history: Sequence[Turn]) -> str:
+        if not history or not followup.depends(question):
+            return question
+        rewritten = self.rewrite(question, history)
+        return rewritten if rewritten != question else followup.stand_alone(question, history)
+
+    def summarize(self, text: str, options: SamplingOptions | None = None) -> Generation:
+        """A summary: written where the decoder is good enough, else the most central sentences."""
+        if self.can("摘要"):
+            return self._write("摘要", "", [Source(text)], options or SamplingOptions(max_tokens=160))
+        pieces = summary.extract(text)
+        written = "".join(p.text for p in pieces)
+        return Generation(written, pieces, "stop", len(self.tokenizer.encode(written)))
+
+    def translate(
+        self,
+        text: str,
+        options: SamplingOptions | None = None,
+        direction: Literal["zh-en", "en-zh"] = "zh-en",
+    ) -> Generation:
+        """Translation, sentence by sentence (experimental).
+
+        Raises:
+            WeightsError: these weights hold no trained translation.
+        """
+        pieces = tuple(self.stream_translate(text, options, direction))
+        joined = render.join(pieces)
+        return Generation("".join(p.text for p in joined), joined, "stop", len(pieces))
+
+    def chat(
+        self, message: str, history: Sequence[Turn] = (), options: SamplingOptions | None = None
+    ) -> Generation:
+        """Small talk and questions about ChatGGLM itself.
+
+        Raises:
+            WeightsError: these weights hold no trained chat.
+        """
+        self._need("对话")
+        return self._write("对话", message, _history(history), options or SamplingOptions())
+
+    def stream_chat(
+        self, message: str, history: Sequence[Turn] = (), options: SamplingOptions | None = None
+    ) -> Iterator[Piece]:
+        """`chat`, piece by piece."""
+        self._need("对话")
+        return self._stream("对话", message, _history(history), options or SamplingOptions())
+
+    def stream_summarize(self, text: str, options: SamplingOptions | None = None) -> Iterator[Piece]:
+        """`summarize`, piece by piece."""
+        if self.can("摘要"):
+            yield from self._stream("摘要", "", [Source(text)], options or SamplingOptions(max_tokens=160))
+        else:
+            yield from summary.extract(text)
+
+    def stream_translate(
+        self,
+        text: str,
+        options: SamplingOptions | None = None,
+        direction: Literal["zh-en", "en-zh"] = "zh-en",
+    ) -> Iterator[Piece]:
+        """`translate`, piece by piece; line breaks stay where they are."""
+        task: Task = "翻译" if direction == "zh-en" else "英译中"
+        self._need(task)
+        for start, end in summary.sentences(text):
+            sentence = text[start:end]
+            body = sentence.strip()
+            if body:
+                for piece in self._stream(task, "", [Source(body)], options or SamplingOptions()):
+                    yield Piece(piece.text)  # a sentence's own offsets mean nothing to the caller
+            tail = "\n" if sentence.endswith("\n") else " " if direction == "zh-en" else ""
+            if tail:
+                yield Piece(tail)
+
+    def _need(self, task: Task) -> None:
+        if not self.can(task):
+            raise WeightsError(
+                f"The weights {self.id} have no trained decoder for {task}. "
+                "Train it (`chatgglm train finetune`) or load other weights (CHATGGLM_READER_WEIGHTS)."
+            )
+
+    @torch.inference_mode()
+    def memory(
+        self, task: Task, question: str, sources: Sequence[Source], max_windows: int = 4
+    ) -> tuple[Memory, render.Origins]:
+        """What the decoder reads: windows end to end (the first ``max_windows``), and their origins."""
+        tokenized = [TokenizedSource.of(self.tokenizer, s) for s in sources or [Source("")]]
+        size, overlap = self.model.config.window, self.settings.overlap
+        batch = windows(task, self.tokenizer, question, tokenized, size, overlap)[:max_windows]
+        if not batch:
+            batch = [Window(0, 0, 0, self._without_passage(task, question))]
+        hidden, tokens, passage = self._encode(batch)
+        start, _ = self.model.span_logits(hidden, passage)
+        flat = tokens.reshape(1, -1)
+        memory = Memory(
+            hidden=hidden.reshape(1, flat.shape[1], -1),
+            tokens=flat,
+            readable=flat.ne(PAD),
+            copyable=passage.reshape(1, -1),
+            first=start.reshape(1, -1).log_softmax(-1),
+        )
+        return memory, render.Origins.of(batch, tokenized, tokens.shape[1])
+
+    def _without_passage(self, task: Task, question: str) -> Encoded:
+        return encode_task(task, self.tokenizer, question, "", "")
+
+    def _rules(self, task: Task) -> generate.Rules:
+        """In 问答 digits and Latin words can only be copied."""
+        copy_only = torch.from_numpy(self.tokenizer.copy_only) if task == "问答" else None
+        return generate.Rules.standard(len(self.tokenizer), copy_only)
+
+    def _stream(
+        self, task: Task, question: str, sources: Sequence[Source], options: SamplingOptions
+    ) -> Iterator[Piece]:
+        memory, origins = self.memory(task, question, sources)
+        steps = generate.stream(self.model, memory, options, self._rules(task))
+        pieces = render.tokens_to_pieces(steps, self.tokenizer, origins, sources)
+        yield from render.StopFilter(options.stop)(pieces)
+
+    def _write(
+        self, task: Task, question: str, sources: Sequence[Source], options: SamplingOptions
+    ) -> Generation:
+        memory, origins = self.memory(task, question, sources)
+        steps = generate.generate(self.model, memory, options, self._rules(task))
+        stop = render.StopFilter(options.stop)
+        pieces = render.join(stop(render.tokens_to_pieces(steps, self.tokenizer, origins, sources)))
+        ended = stop.stopped or (bool(steps) and steps[-1].token == EOS)
+        return Generation("".join(p.text for p in pieces), pieces, "stop" if ended else "length", len(steps))
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Cuts an order by rising length into batches of at most `BATCH_TOKENS` padded tokens."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _history(history: Sequence[Turn]) -> list[Source]:
+    text = followup.transcript(history)
+    return [Source(text)] if text else []
+
+
+def _sigmoid(x: float) -> float:
+    return float(1 / (1 + np.exp(-np.clip(x, -60, 60))))
