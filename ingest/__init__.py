@@ -1,1 +1,1 @@
-"""Documents in: sources, parsing, chunking, jobs."""
+"""Documents in: sources, parsing, cleaning, chunking, jobs. Writes through rag's store."""

@@ -1,0 +1,202 @@
+"""Chunks the size of the reader's window, cut where the document itself pauses.
+
+The document is split into units (sentences, table rows, headings …), and a dynamic programme picks
+the set of cuts with the least cost: chunks near the target size, cuts before headings and articles
+rather than between sentences, never after a heading or between a question and its answer. Units
+are never split, so a sentence is only cut where it is longer than the maximum by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+
+from ingest.sentences import pieces, sentences
+from ingest.types import HEADING_SEPARATOR, Block, ChunkSpan, Parsed
+
+TARGET = 380
+MAXIMUM = 480
+"""Characters; the reader's window."""
+
+_MAX_HEADING = 500
+_MAX_PART = 80
+
+# What it costs to begin a chunk at a unit …
+_HEADING, _ARTICLE, _QUESTION = 0.0, 0.02, 0.02
+_PARAGRAPH, _ITEM, _ROW, _CODE, _SENTENCE = 0.12, 0.18, 0.30, 0.25, 0.40
+_ROUGH = (0.0, 1.0, 2.0, 3.0, 4.0)
+_GLUED = 3.0
+# … to hold a boundary within a chunk …
+_MIXED_HEADING = {1: 0.5, 2: 0.45, 3: 0.4, 4: 0.3, 5: 0.25, 6: 0.25}
+_MIXED_ARTICLE, _MIXED_QUESTION = 0.06, 0.10
+# … and to have a chunk at all, and one that is small or beyond the target.
+_CHUNK, _SMALL, _LARGE = 0.10, 1.0, 0.30
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    start: int
+    end: int
+    cut: float
+    """Cost of beginning a chunk here."""
+    mixed: float
+    """Cost of holding the boundary before this unit inside a chunk."""
+    path: tuple[str, ...]
+    """Headings above; for the rest of an article or table, their label or header too."""
+
+
+def chunk(parsed: Parsed, target: int = TARGET, maximum: int = MAXIMUM) -> list[ChunkSpan]:
+    """Chunks of a document, in order; every non-space character lies in exactly one.
+
+    Each is at most ``maximum`` characters. ``heading`` is the path of headings that all of the
+    chunk stands under, without the document's title; the rest of an article that was cut carries
+    its 第X条, the rest of a table its header line.
+
+    Raises:
+        ValueError: sizes that make no sense.
+    """
+    if not 0 < target <= maximum:
+        raise ValueError(f"target {target} must lie within 1…{maximum}")
+    units = list(_units(parsed, maximum))
+    spans = []
+    for first, last in _cuts(units, target, maximum):
+        start, end = units[first].start, units[last].end
+        heading = _common(units[first : last + 1])
+        spans.append(ChunkSpan(start, end, heading, parsed.page_at(start)))
+    return spans
+
+
+def _cuts(units: list[_Unit], target: int, maximum: int) -> list[tuple[int, int]]:
+    """(first, last) unit of each chunk, by the least total cost."""
+    count = len(units)
+    best = [0.0] + [float("inf")] * count
+    came = [0] * (count + 1)
+    starts = [unit.start for unit in units]
+    ends = [unit.end for unit in units]
+    for first in range(count):
+        cost = best[first] + _CHUNK + (units[first].cut if first else 0.0)
+        begin = starts[first]
+        for last in range(first, count):
+            size = ends[last] - begin
+            if size > maximum and last > first:
+                break
+            if last > first:
+                cost += units[last].mixed
+            gap = (target - size) / target if size < target else (size - target) / (maximum - target + 1)
+            total = cost + (_SMALL if size < target else _LARGE) * gap * gap
+            if total < best[last + 1]:
+                best[last + 1] = total
+                came[last + 1] = first
+    found = []
+    last = count
+    while last:
+        found.append((came[last], last - 1))
+        last = came[last]
+    return found[::-1]
+
+
+def _units(parsed: Parsed, maximum: int) -> Iterator[_Unit]:
+    text = parsed.text
+    path: list[tuple[int, str]] = []  # (level, heading)
+    article = ""
+    glued = False  # what came before must not be parted from this
+    previous: Block | None = None
+    for block in parsed.blocks:
+        if block.kind == "heading":
+            path = [*takewhile(lambda part, level=block.level: part[0] < level, path)]  # type: ignore[misc]
+            label = _label(text[block.start : block.end])
+            if label != parsed.title:
+                path.append((block.level, label))
+            article = ""
+        elif block.kind in ("article", "question"):
+            article = ""
+        names = tuple(name for _, name in path)
+        inner = (*names, article) if article else names
+        if block.kind == "row" and block.header:
+            inner = (*inner, _label(block.header))
+        cut, mixed = _costs(block, previous)
+        if glued:
+            cut, mixed = cut + _GLUED, 0.0
+        for i, (start, end, rough) in enumerate(_split(text, block, maximum)):
+            if i == 0:
+                yield _Unit(start, end, cut, mixed, inner)
+            else:
+                yield _Unit(start, end, _ROUGH[rough] if rough else _SENTENCE, 0.0, inner)
+            if i == 0 and block.kind == "article":
+                article = _article_label(text[block.start : block.end])
+                inner = (*names, article)
+        last = text[block.end - 1]
+        short_article = (
+            block.kind == "article" and last not in "。；！？.;!?" and block.end - block.start <= 40
+        )
+        glued = (
+            block.kind in ("heading", "question")
+            or short_article
+            or (last in "：:" and block.end - block.start <= 200)
+        )
+        if block.kind == "row" and previous is not None and previous.kind != "row":
+            glued = True  # a table's header is not parted from its first row
+        previous = block
+
+
+def _costs(block: Block, previous: Block | None) -> tuple[float, float]:
+    match block.kind:
+        case "heading":
+            return _HEADING, _MIXED_HEADING.get(block.level, 0.25)
+        case "article":
+            return _ARTICLE, _MIXED_ARTICLE
+        case "question":
+            return _QUESTION, _MIXED_QUESTION
+        case "answer":
+            return _GLUED, 0.0
+        case "row":
+            return (_ROW if previous is not None and previous.kind == "row" else _PARAGRAPH), 0.0
+        case "item":
+            return _ITEM, 0.0
+        case _:
+            return _PARAGRAPH, 0.0
+
+
+def _split(text: str, block: Block, maximum: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, roughness): sentences, whole rows and lines of code; what is too long in pieces."""
+    if block.kind == "code":
+        spans: list[tuple[int, int]] = []
+        start = block.start
+        for line in text[block.start : block.end].split("\n"):
+            if line.strip():
+                lead = len(line) - len(line.lstrip())
+                spans.append((start + lead, start + len(line.rstrip())))
+            start += len(line) + 1
+    elif block.kind in ("heading", "row") and block.end - block.start <= maximum:
+        spans = [(block.start, block.end)]
+    else:
+        spans = list(sentences(text, block.start, block.end))
+    for start, end in spans:
+        if end - start > maximum:
+            yield from pieces(text, start, end, maximum)
+        else:
+            yield start, end, 0
+
+
+def _label(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_PART else line[: _MAX_PART - 1] + "…"
+
+
+def _article_label(text: str) -> str:
+    """第三条 租期 for a titled article, else 第三条 alone."""
+    if len(text) <= 30 and text[-1] not in "。；：，":
+        return _label(text)
+    return text[: text.index("条") + 1]
+
+
+def _common(units: list[_Unit]) -> str:
+    shared = units[0].path
+    for unit in units[1:]:
+        if unit.path != shared:
+            shared = tuple(
+                a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(shared, unit.path, strict=False))
+            )
+    heading = HEADING_SEPARATOR.join(shared)
+    return heading if len(heading) <= _MAX_HEADING else "…" + heading[-(_MAX_HEADING - 1) :]

@@ -1,0 +1,103 @@
+"""Files to parsed documents: one module a format, each with ``parse(data, name) -> Draft``.
+
+``name`` ends in the file's extension and decides the parser; the content must agree.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path, PurePosixPath
+
+from ingest.errors import DamagedFile, EmptyFile, EncryptedFile, MissingSource, SourceError, UnsupportedFormat
+from ingest.types import Parsed
+
+PARSERS = {
+    ".txt": "text",
+    ".text": "text",
+    ".log": "text",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".pdf": "pdf",
+    ".docx": "docx",
+}
+"""Extension → module of this package."""
+
+_HINTS = {
+    ".doc": "old Word files are not supported; save it as .docx",
+    ".wps": "WPS files are not supported; save it as .docx",
+    ".xls": "old Excel files are not supported; save it as .xlsx",
+    ".ppt": "old PowerPoint files are not supported; save it as .pptx",
+    ".rtf": "RTF is not supported; save it as .docx",
+    ".odt": "OpenDocument is not supported; save it as .docx",
+}
+
+
+def supported(name: str) -> bool:
+    """Whether a file of this name has a parser."""
+    return PurePosixPath(name).suffix.lower() in PARSERS
+
+
+def parse(source: Path | bytes, name: str | None = None) -> Parsed:
+    """Canonical text, structure and fidelity of one file.
+
+    Args:
+        source: the bytes, or a path to read them from.
+        name: file name; needed for bytes, taken from the path otherwise.
+
+    Raises:
+        SourceError: the file gives no document; the message says why and what to do.
+    """
+    from ingest.canonical import canonicalise
+
+    if isinstance(source, Path):
+        name = name or source.name
+        source = read(source)
+    if not name:
+        raise ValueError("bytes need a name")
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
+    if suffix not in PARSERS:
+        hint = _HINTS.get(suffix, f"{suffix or 'files without an extension'} cannot be read")
+        raise UnsupportedFormat(f"{hint} (supported: {', '.join(sorted(PARSERS))})")
+    if not source.strip(b"\0 \t\r\n"):
+        raise EmptyFile("the file is empty")
+    if suffix != ".pdf" and PARSERS[suffix] != "text":
+        _refuse_compound(source)
+    module = importlib.import_module(f"ingest.formats.{PARSERS[suffix]}")
+    try:
+        return canonicalise(module.parse(source, name), path.stem)
+    except SourceError:
+        raise
+    except MemoryError:
+        raise
+    except RecursionError:
+        raise DamagedFile("the file is nested too deeply to be read") from None
+    except Exception as error:  # a library's own error on a damaged file
+        raise DamagedFile(
+            f"the file is damaged or not a real {suffix} file ({type(error).__name__}: {error})"[:300]
+        ) from error
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes.
+
+    Raises:
+        MissingSource: it is not there, or may not be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise MissingSource("no such file") from None
+    except OSError as error:
+        raise MissingSource(f"cannot be read: {error.strerror or error}") from None
+
+
+def _refuse_compound(data: bytes) -> None:
+    """Old and password-protected Office files are OLE compound files, whatever their extension."""
+    if data.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
+        if "EncryptedPackage".encode("utf-16-le") in data:
+            raise EncryptedFile("the file is protected by a password; save a copy without it")
+        raise UnsupportedFormat("this is an old Office file; save it in the present format (.docx)")

@@ -1,0 +1,112 @@
+"""Markdown (CommonMark with tables), with front matter for title, tags and other metadata."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ingest.canonical import Draft
+from ingest.formats.encoding import decode
+
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
+
+
+def parse(data: bytes, name: str) -> Draft:
+    """Blocks without their marks; a paragraph's own line breaks are kept, for they often mean something."""
+    from markdown_it import MarkdownIt
+
+    found = decode(data)
+    draft = Draft("text/markdown", fidelity=found.fidelity())
+    text = found.text.replace("\r\n", "\n").replace("\r", "\n")
+    if matter := _FRONT_MATTER.match(text):
+        _front_matter(matter[1], draft)
+        text = text[matter.end() :]
+    reader = MarkdownIt("commonmark").enable("table")
+    _blocks(reader.parse(text), draft)
+    return draft
+
+
+def _front_matter(source: str, draft: Draft) -> None:
+    import yaml
+
+    try:
+        fields = yaml.safe_load(source)
+    except yaml.YAMLError:
+        return
+    if not isinstance(fields, dict):
+        return
+    draft.title = str(fields.pop("title", "") or "")
+    tags = fields.pop("tags", fields.pop("keywords", None))
+    if isinstance(tags, str):
+        tags = re.split("[,，、;；]", tags)
+    if isinstance(tags, list):
+        draft.tags.extend(str(tag).strip() for tag in tags if str(tag).strip())
+    draft.meta.update(
+        {
+            str(key): value if isinstance(value, (int, float, bool)) else str(value)
+            for key, value in fields.items()
+        }
+    )
+
+
+def _blocks(tokens: list[Any], draft: Draft) -> None:
+    level = 0  # of the heading that is open
+    markers: list[str] = []  # one an open list: "-" or the next number
+    lead = ""  # mark of the list item whose first paragraph comes
+    rows: list[list[str]] | None = None
+    for token in tokens:
+        match token.type:
+            case "heading_open":
+                level = int(token.tag[1])
+            case "heading_close":
+                level = 0
+            case "bullet_list_open":
+                markers.append("-")
+            case "ordered_list_open":
+                markers.append(str(token.attrs.get("start", 1)))
+            case "bullet_list_close" | "ordered_list_close":
+                markers.pop()
+            case "list_item_open":
+                lead = "- " if markers[-1] == "-" else f"{markers[-1]}. "
+                if markers[-1] != "-":
+                    markers[-1] = str(int(markers[-1]) + 1)
+            case "table_open":
+                rows = []
+            case "tr_open":
+                assert rows is not None
+                rows.append([])
+            case "table_close":
+                assert rows is not None
+                draft.table(rows, has_header=True)
+                rows = None
+            case "fence" | "code_block":
+                draft.code(token.content)
+            case "html_block":
+                if text := _TAG.sub(" ", _COMMENT.sub("", token.content)).strip():
+                    draft.text(text)
+            case "inline":
+                text = _inline(token)
+                if rows is not None:
+                    rows[-1].append(text)
+                elif level:
+                    draft.heading(text, level)
+                else:
+                    draft.text(lead + text, "item" if lead else "text")
+                    lead = ""
+
+
+def _inline(token: Any) -> str:
+    parts: list[str] = []
+    for child in token.children or ():
+        match child.type:
+            case "text" | "code_inline":
+                parts.append(child.content)
+            case "softbreak" | "hardbreak":
+                parts.append("\n")
+            case "image":
+                parts.append(child.content)  # the alternative text
+            case "html_inline" if re.match(r"<br\b", child.content, re.IGNORECASE):
+                parts.append("\n")
+    return "".join(parts)
