@@ -1,7 +1,7 @@
 """From copied spans to an answer that is complete, and to the text that a person reads.
 
-Tables and lists are seen in the canonical text as lines: rows with ``|`` or tabs between cells
-under a header row, and items with a bullet or number.
+Tables and lists are seen in the canonical text as lines: rows whose cells name their columns
+(«品种：紫藤；区域：长廊») or stand between bars under a header row, and items with a bullet or number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from rag.types import Citation, Passage, ReaderOutput, Span
 
 NOT_FOUND = "资料中没有找到这个问题的答案。"
 NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
-EMPTY = "资料中没有找到答案：这个知识库里还没有任何内容。请先添加文档，例如运行 chatgglm ingest 文件或文件夹。"
+EMPTY = (
+    "资料中没有找到答案：这个知识库里还没有任何内容。请先添加文档，例如运行 chatgglm ingest 文件或文件夹。"
+)
 
 _ITEM = re.compile(
     r"\s*(?P<bullet>[-*•·●▪◦‣]\s+|[①-⑳]|[（(]?(?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）.、．]\s*(?!\d)|第[一二三四五六七八九十\d]{1,3}步[:：、，\s]?|步骤\s*[\d一二三四五六七八九十]{1,3}[:：、.\s]?)"
@@ -40,11 +42,13 @@ class Draft:
     disagree: bool = False
 
 
-def draft(question: str, output: ReaderOutput, passages: Sequence[Passage], texts: Mapping[int, str]) -> Draft:
+def draft(
+    question: str, output: ReaderOutput, passages: Sequence[Passage], texts: Mapping[int, str]
+) -> Draft:
     """The reader's output as an answer with claims: lists completed, table rows with their header."""
-    if output.kind == "copied" and len(output.spans) == 1 and (single := output.spans[0])[2] == Span(0, len(output.text)):
-        index, source, _ = single
-        passage = passages[index]
+    whole = [(passages[i], source) for i, source, span in output.spans if span == Span(0, len(output.text))]
+    if output.kind == "copied" and len(output.spans) == 1 and whole:
+        passage, source = whole[0]
         if widened := _whole_list(question, passage, source):
             text = passage.text[widened.start : widened.end]
             return Draft(text, (Evidence(passage, widened, Span(0, len(text)), output.confidence),))
@@ -149,16 +153,14 @@ def _same_question(passage: Passage, source: Span, claim: Evidence) -> bool:
     other = claim.passage.text[claim.source.start : claim.source.end]
     if any(c.isdigit() for c in one) != any(c.isdigit() for c in other):
         return False
-    a, b = sentence_around(passage.text, source.start, source.end), None
-    b = sentence_around(claim.passage.text, claim.source.start, claim.source.end)
-    context_a = terms(passage.text[a.start : source.start] + " " + passage.text[source.end : a.end] + passage.heading)
-    context_b = terms(
-        claim.passage.text[b.start : claim.source.start]
-        + " "
-        + claim.passage.text[claim.source.end : b.end]
-        + claim.passage.heading
-    )
-    return len(context_a & context_b) >= 2
+    return len(_context(passage, source) & _context(claim.passage, claim.source)) >= 2
+
+
+def _context(passage: Passage, span: Span) -> set[str]:
+    """Terms of the sentence around a span and of its heading, the span's own left out."""
+    around = sentence_around(passage.text, span.start, span.end)
+    before, after = passage.text[around.start : span.start], passage.text[span.end : around.end]
+    return terms(f"{passage.heading} {before} {after}")
 
 
 def _lines(text: str) -> list[Span]:
@@ -211,7 +213,7 @@ def _whole_list(question: str, passage: Passage, source: Span) -> Span | None:
 
 
 def _is_row(line: str) -> bool:
-    return line.count("|") >= 2 or line.count("\t") >= 1
+    return " | " in line or "\t" in line
 
 
 def _row_and_header(text: str, start: int, end: int) -> tuple[Span | None, Span] | None:
@@ -238,7 +240,7 @@ def _row_and_header(text: str, start: int, end: int) -> tuple[Span | None, Span]
 def _table_parts(passage: Passage, source: Span, stored: str) -> list[Span] | None:
     """Header row and row, where the span runs over several cells of a row and both are in the passage."""
     quote = passage.text[source.start : source.end]
-    if not _is_row(quote.strip("|") + "||") or not ("|" in quote.strip("| ") or "\t" in quote.strip()):
+    if not _is_row(quote.strip()):
         return None
     found = _row_and_header(stored, passage.char_start + source.start, passage.char_start + source.end)
     if found is None or found[0] is None:

@@ -56,9 +56,7 @@ class Found:
     """Number of chunks in the index."""
 
 
-def fuse(
-    rankings: Sequence[tuple[float, Sequence[int]]], k: int = RRF_K
-) -> dict[int, float]:
+def fuse(rankings: Sequence[tuple[float, Sequence[int]]], k: int = RRF_K) -> dict[int, float]:
     """Weighted reciprocal rank fusion of (weight, ids best first); 1.0 = first in every ranking."""
     scores: dict[int, float] = {}
     total = sum(weight for weight, _ in rankings) or 1.0
@@ -150,6 +148,8 @@ class Retriever:
         """Fused results of weighted queries, without reranking. Only live chunks come out."""
         with self.database.session() as session:
             base = get_kb(session, kb)
+            if base.generation == 0:
+                return Found((), 0, 0)
             index = self.index_manager.open(kb)
             allowed = self._allowed(session, base, filters) if filters else None
             depth = k
@@ -169,6 +169,15 @@ class Retriever:
             for p in passages[:k]
         ]
         return Found(tuple(scored), index.generation, len(index.lexical.ids()))
+
+    def generation(self, kb: str) -> int:
+        """The visible index generation of a knowledge base; 0 before anything was indexed.
+
+        Raises:
+            NotFound: there is no such knowledge base.
+        """
+        with self.database.session() as session:
+            return get_kb(session, kb).generation
 
     def rerank(self, question: str, passages: Sequence[Passage]) -> tuple[Passage, ...]:
         """Blend the reader's relevance into the scores of the first passages, `Settings.rerank` of them.
@@ -206,7 +215,7 @@ class Retriever:
                     Document.deleted_at.is_(None),
                 )
             )
-            return {version: text for version, text in rows}
+            return dict(rows.tuples().all())
 
     def _ranked(
         self,
@@ -235,9 +244,7 @@ class Retriever:
         found: dict[int, Passage] = {}
         for start in range(0, len(order), 500):
             rows = session.execute(
-                select(
-                    Chunk, Document.id, Document.title, Document.path, _substring(Chunk, DocumentVersion)
-                )
+                select(Chunk, Document.id, Document.title, Document.path, _substring(Chunk, DocumentVersion))
                 .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
                 .join(Document, Document.id == DocumentVersion.document_id)
                 .where(

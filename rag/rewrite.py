@@ -42,7 +42,9 @@ _TOPIC_END = re.compile(
     r"怎么|怎样|如何|为什么|为何|什么|多少|多[久长远大高深重快]|几|哪|谁|是否|能不能|可不可以|是不是|有没有|要不要|可以|能(?!力|源|量)|会(?!议|员|计|费)|"
     r"应该|应当|需要|必须|要(?!求|点)|允许|适合|有(?!限|关)|是|占|在(?!线|职|校)|吗|呢|(?<=[\u4e00-\u9fff]{2})的(?=.{0,6}(?:是|叫|有|多|几|怎|什))"
 )
-_LEAD = re.compile(r"^(?:请(?:问|介绍一下|介绍|告诉我|说说)?|介绍一下|我(?:想|要)(?:问|了解|知道)?(?:一下)?|在|如何|怎么|怎样|什么是|为什么|哪些|什么|几个月|可以|能|你们|这个|这款|该)+")
+_LEAD = re.compile(
+    r"^(?:请(?:问|介绍一下|介绍|告诉我|说说)?|介绍一下|我(?:想|要)(?:问|了解|知道)?(?:一下)?|在|如何|怎么|怎样|什么是|为什么|哪些|什么|几个月|可以|能|你们|这个|这款|该)+"
+)
 _COMPLETE_TERMS = 5
 
 
@@ -128,4 +130,5 @@ def standalone(question: str, history: Sequence[Turn], rewriter: object = None) 
     queries = {rewritten: 1.0}
     for query, weight in ((f"{asked[-1].strip()} {plain}", 0.6), (plain, 0.4)):
         queries.setdefault(query, weight)
-    return Standalone(rewritten, tuple(queries.items()), plain if rewritten != plain and not followup(plain) else "")
+    again = plain if rewritten != plain and not followup(plain) else ""
+    return Standalone(rewritten, tuple(queries.items()), again)

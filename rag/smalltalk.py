@@ -42,9 +42,12 @@ _PHRASES: dict[Topic, str] = {
     ),
     "thanks": "|".join(
         [
-            "(?:非常|十分|太|多|真是|真的|真|好的?|万分|真心)?(?:感谢|谢谢|多谢|谢啦|谢了|谢过|谢|3q|thx|thanks|thank you)(?:你们?|您|大家| very much| so much)?(?:的?(?:帮助|帮忙|回答|解答|指点|指教|耐心))?",
+            "(?:非常|十分|太|多|真是|真的|真|好的?|万分|真心)?"
+            "(?:感谢|谢谢|多谢|谢啦|谢了|谢过|谢|3q|thx|thanks|thank you)"
+            "(?:你们?|您|大家| very much| so much)?"
+            "(?:的?(?:帮助|帮忙|回答|解答|指点|指教|耐心))?",
             "辛苦(?:你|您)?(?:了)?|麻烦(?:你|您)?了",
-            "帮(?:了)?(?:我)?大忙了?|(?:你|您)?(?:真|好|太)(?:棒|厉害|聪明|有用|贴心|好|牛|强)",
+            "帮(?:了)?(?:我)?大忙了?|(?:你|您)?(?:真|好|太)(?:棒|厉害|聪明|有用|贴心|牛|强)",
         ]
     ),
     "farewell": "|".join(
@@ -65,7 +68,10 @@ _FILLER = "请问(?:一下)?|问(?:一下|下)|那|那么|对了|呃|小助手|�
 _PARTICLE = "[啊呀呢吧哦噢嘛了的啦哈哟哇喽]?"
 _ORDER: tuple[Topic, ...] = ("identity", "ability", "thanks", "farewell", "greeting", "assent")
 _FULL = re.compile(f"(?:(?:{'|'.join([*(_PHRASES[t] for t in _ORDER), _FILLER])}){_PARTICLE} ?)+")
-_TRADITIONAL = str.maketrans("謝誰們幫麼問嗎紹見這點會設計寫開發訓練樣還個歡請", "谢谁们帮么问吗绍见这点会设计写开发训练样还个欢请")
+_TRADITIONAL = str.maketrans(
+    "謝誰們幫麼問嗎紹見這點會設計寫開發訓練樣還個歡請",
+    "谢谁们帮么问吗绍见这点会设计写开发训练样还个欢请",
+)
 _MAX_CHARS = 40
 
 
@@ -102,8 +108,10 @@ def without_courtesy(question: str) -> str:
 
 
 _REPLIES: dict[Topic, str] = {
-    "identity": "我是 ChatGGLM，一个在您自己的机器上运行的中文问答助手。我根据资料库里的文档回答问题，并给出可以核对的原文出处。",
-    "ability": "我可以根据资料库里的文档回答问题，并标明答案出自哪份文件、哪一段；资料里没有的，我会直说没有找到。您也可以让我摘要或翻译文字。请直接提问。",
+    "identity": "我是 ChatGGLM，一个在您自己的机器上运行的中文问答助手。"
+    "我根据资料库里的文档回答问题，并给出可以核对的原文出处。",
+    "ability": "我可以根据资料库里的文档回答问题，并标明答案出自哪份文件、哪一段；"
+    "资料里没有的，我会直说没有找到。请直接提问。",
     "thanks": "不客气！还有问题请随时提出。",
     "farewell": "再见！有问题随时来问我。",
     "greeting": "您好！我是 ChatGGLM，可以根据资料库里的文档回答您的问题。请问想了解什么？",
@@ -125,4 +133,4 @@ def fitting(topic: Topic, reply: str) -> bool:
         return False
     if topic == "identity":
         return "ChatGGLM" in text
-    return topic != "ability" or any(word in text for word in ("文档", "资料", "问答", "回答", "摘要", "翻译"))
+    return topic != "ability" or bool(re.search("文档|资料|问答|回答|摘要|翻译", text))

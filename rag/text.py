@@ -7,7 +7,8 @@ import unicodedata
 
 from rag.types import Span
 
-_SENTENCE_END = "。！？!?；;\n"
+_STRONG_END = "。！？!?\n"
+_SENTENCE_END = _STRONG_END + "；;"
 _CLOSERS = "”’」』）)】》\"'"
 _CLAUSE_END = "，,、：:"
 _WORD = re.compile(r"[a-z]+|\d+(?:[.,:]\d+)*|[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
@@ -38,7 +39,7 @@ def numbers(text: str) -> set[str]:
 
 def sentences(text: str) -> list[Span]:
     """Sentences with their closing marks, white space at the edges left out, in order."""
-    spans = []
+    spans: list[Span] = []
     start = 0
     i = 0
     while i < len(text):
@@ -57,24 +58,29 @@ def sentences(text: str) -> list[Span]:
 def sentence_around(text: str, start: int, end: int, limit: int = 160) -> Span:
     """The sentence(s) that hold ``text[start:end]``, no longer than ``limit`` unless the span is.
 
-    A sentence that is too long is cut at the clause marks around the span.
+    A semicolon ends a sentence, and a clause mark a part of it, only where it would be too long.
     """
-    left = max((text.rfind(mark, 0, start) for mark in _SENTENCE_END), default=-1) + 1
+    whole = _between(text, start, end, _STRONG_END)
+    if whole.end - whole.start > limit:
+        whole = _between(text, start, end, _SENTENCE_END)
+    if whole.end - whole.start <= limit:
+        return whole
+    room = max(0, limit - (end - start))
+    left, right = max(whole.start, start - room // 2), min(whole.end, end + room // 2)
+    if left > whole.start:
+        left = next((i + 1 for i in range(left, start) if text[i] in _CLAUSE_END), start)
+    if right < whole.end:
+        right = next((i for i in range(right - 1, end - 1, -1) if text[i] in _CLAUSE_END), end)
+    return _trimmed(text, left, right) or Span(start, end)
+
+
+def _between(text: str, start: int, end: int, marks: str) -> Span:
+    """From behind the last mark before ``start`` to behind the first at or after ``end`` − 1."""
+    left = max(text.rfind(mark, 0, start) for mark in marks) + 1
     while left < start and text[left] in _CLOSERS:
         left += 1
-    right = _next(text, max(start, end - 1), _SENTENCE_END)
-    span = _trimmed(text, left, max(right, end)) or Span(start, end)
-    if span.end - span.start <= limit:
-        return span
-    room = max(0, limit - (end - start))
-    left = max(span.start, start - room // 2)
-    cut = [i + 1 for i in range(left, start) if text[i] in _CLAUSE_END]
-    left = cut[0] if cut and left > span.start else (left if left == span.start else start)
-    right = min(span.end, end + room // 2)
-    if right < span.end:
-        cut = [i for i in range(end, right) if text[i] in _CLAUSE_END]
-        right = cut[-1] if cut else end
-    return _trimmed(text, left, right) or Span(start, end)
+    right = _next(text, max(start, end - 1), marks)
+    return _trimmed(text, left, max(right, end)) or Span(start, end)
 
 
 def _next(text: str, start: int, marks: str) -> int:

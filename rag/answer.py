@@ -1,0 +1,288 @@
+"""One question to one answer: retrieve, read, verify the citations, or refuse and say why."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+from rag import compose
+from rag.cite import cite, supported_share
+from rag.ports import Reader
+from rag.retrieve import Filters, Found, Retriever, check_question, merge_neighbours
+from rag.rewrite import Rewriter, Standalone, standalone
+from rag.settings import Settings
+from rag.smalltalk import Topic, classify, fitting, fixed_reply
+from rag.types import Answer, Citation, Passage, ReaderOutput, Reason, Turn
+from rag.wire import answer_to_dict, citation_to_dict, passage_to_dict
+
+DEFAULT_THRESHOLD = 0.5
+"""For readers that bring no calibrated threshold."""
+RELEVANT = 0.2
+"""Below this relevance of the best passage, nothing relevant was found at all."""
+MIN_SUPPORT = 0.5
+"""Share of an answer's characters that verified citations must stand for."""
+PIECE_CHARS = 4
+
+
+@runtime_checkable
+class Chatter(Protocol):
+    """A reader that can make small talk."""
+
+    def chat(self, message: str, history: Sequence[Turn] = ()) -> str: ...
+
+
+@dataclass
+class _Run:
+    """What one question gathers on its way."""
+
+    question: str
+    standalone: str
+    started: float = field(default_factory=time.perf_counter)
+    run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    timings: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("rewrite", "retrieve", "rerank", "read", "cite"), 0.0)
+    )
+    generation: int = 0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[stage] += 1000 * (time.perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A read and verified answer; ``citations`` is empty where nothing could be verified."""
+
+    output: ReaderOutput
+    answer: str
+    citations: tuple[Citation, ...]
+    disagree: bool
+
+    @property
+    def supported(self) -> bool:
+        return supported_share(self.answer, self.citations) >= MIN_SUPPORT
+
+
+class Answerer:
+    """Answers questions over a knowledge base. Stateless; one instance serves all requests."""
+
+    def __init__(self, retriever: Retriever, reader: Reader, settings: Settings) -> None:
+        self.retriever = retriever
+        self.reader = reader
+        self.settings = settings
+
+    @property
+    def threshold(self) -> float:
+        """Refuse below this p_answerable: the setting, else what comes with the reader."""
+        if self.settings.answerable_threshold is not None:
+            return self.settings.answerable_threshold
+        return float(getattr(self.reader, "answerable_threshold", DEFAULT_THRESHOLD))
+
+    def ask(
+        self,
+        question: str,
+        kb: str = "default",
+        history: Sequence[Turn] = (),
+        filters: Filters | None = None,
+    ) -> Answer:
+        """Answer a question, or refuse.
+
+        Raises:
+            NotFound: there is no such knowledge base.
+            InvalidInput: the question is empty or too long.
+            IndexUnavailable: the index is damaged.
+        """
+        for event in self._events(question, kb, history, filters):
+            if isinstance(event, Answer):
+                return event
+        raise AssertionError("no answer event")
+
+    def stream(
+        self,
+        question: str,
+        kb: str = "default",
+        history: Sequence[Turn] = (),
+        filters: Filters | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """The same as events, JSON-ready.
+
+        ``passages`` (what was found, before it is read), ``token`` (the texts joined are the
+        answer's ``display``), ``citation``, and last ``done`` with the whole answer. An answer is
+        verified before its first token, so none is ever taken back.
+
+        Raises:
+            as `ask`, before the first event.
+        """
+        events = self._events(question, kb, history, filters)
+        first = next(events)  # errors are raised here, not in the middle of a response
+        return self._stream(first, events)
+
+    def _stream(self, first: Answer | Found, rest: Iterator[Answer | Found]) -> Iterator[dict[str, Any]]:
+        yield from self._wire(first)
+        for event in rest:
+            yield from self._wire(event)
+
+    @staticmethod
+    def _wire(event: Answer | Found) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Found):
+            yield {"type": "passages", "passages": [passage_to_dict(p) for p in event.passages]}
+            return
+        text = event.display
+        for start in range(0, len(text), PIECE_CHARS):
+            yield {"type": "token", "text": text[start : start + PIECE_CHARS]}
+        for citation in event.citations:
+            yield {"type": "citation", "citation": citation_to_dict(citation)}
+        yield {"type": "done", "answer": answer_to_dict(event)}
+
+    def _events(
+        self, question: str, kb: str, history: Sequence[Turn], filters: Filters | None
+    ) -> Iterator[Answer | Found]:
+        check_question(question, self.settings)
+        run = _Run(question, question)
+        run.generation = self.retriever.generation(kb)
+        if (topic := classify(question)) is not None:
+            yield self._small_talk(run, topic, history)
+            return
+        with run.timed("rewrite"):
+            asked = standalone(question, history, self.reader)
+        run.standalone = asked.question
+        with run.timed("retrieve"):
+            found = self.retriever.find(asked.queries, kb, self.settings.candidates, filters)
+        run.generation = found.generation
+        if not found.passages:
+            reason: Reason = "nothing_relevant" if found.chunks else "empty_index"
+            yield self._refuse(run, reason, (), 0.0)
+            return
+        with run.timed("rerank"):
+            ranked = self.retriever.rerank(asked.question, found.passages)
+        with run.timed("retrieve"):
+            nearest = ranked[: 2 * self.settings.top_k]
+            texts = self.retriever.texts([p.version_id for p in nearest])
+            live = [p for p in nearest if p.version_id in texts]
+            passages = tuple(merge_neighbours(live, texts)[: self.settings.top_k])
+        if not passages:
+            yield self._refuse(run, "nothing_relevant", (), 0.0)
+            return
+        yield Found(passages, found.generation, found.chunks)
+        read = self._read(run, asked, passages, texts, history)
+        yield self._conclude(run, read, passages, texts)
+
+    def _read(
+        self,
+        run: _Run,
+        asked: Standalone,
+        passages: tuple[Passage, ...],
+        texts: dict[int, str],
+        history: Sequence[Turn],
+    ) -> _Read:
+        """Read the stand-alone question; where that finds nothing, the question as it was typed."""
+        turns = () if isinstance(self.reader, Rewriter) else history  # it has been rewritten already
+        read = self._read_once(run, asked.question, passages, texts, turns)
+        if asked.plain and not self._answers(read):
+            again = self._read_once(run, asked.plain, passages, texts, ())
+            if self._answers(again):
+                run.standalone = asked.plain
+                return again
+        return read
+
+    def _read_once(
+        self,
+        run: _Run,
+        question: str,
+        passages: tuple[Passage, ...],
+        texts: dict[int, str],
+        history: Sequence[Turn],
+    ) -> _Read:
+        with run.timed("read"):
+            output = self.reader.read(question, passages, history)
+        with run.timed("cite"):
+            draft = compose.draft(question, output, passages, texts)
+            draft = compose.with_alternatives(draft, output, passages)
+            citations = cite(draft.text, output.kind, draft.claims, texts)
+        return _Read(output, draft.text, citations, draft.disagree)
+
+    def _answers(self, read: _Read) -> bool:
+        return bool(read.answer.strip()) and read.output.p_answerable >= self.threshold and read.supported
+
+    def _conclude(
+        self, run: _Run, read: _Read, passages: tuple[Passage, ...], texts: dict[int, str]
+    ) -> Answer:
+        output = read.output
+        passages = tuple(
+            replace(p, scores=replace(p.scores, relevance=r))
+            for p, r in zip(passages, output.relevance, strict=True)
+        )
+        if not self._answers(read):
+            best = max(output.relevance, default=0.0)
+            return self._refuse(
+                run, "nothing_relevant" if best < RELEVANT else "not_answered", passages, output.p_answerable
+            )
+        with run.timed("cite"):
+            display = compose.display(read.answer, read.citations, texts, self.settings.supporting_sentence)
+            if read.disagree:
+                display = f"不同资料的说法不一致：\n\n{display}"
+        return self._answer(
+            run,
+            answer=read.answer,
+            display=display,
+            answerable=True,
+            p_answerable=output.p_answerable,
+            reason="sources_disagree" if read.disagree else "answered",
+            citations=read.citations,
+            passages=passages,
+        )
+
+    def _refuse(
+        self, run: _Run, reason: Reason, passages: tuple[Passage, ...], p_answerable: float
+    ) -> Answer:
+        text = {"empty_index": compose.EMPTY, "nothing_relevant": compose.NOTHING_RELEVANT}.get(
+            reason, compose.NOT_FOUND
+        )
+        return self._answer(
+            run,
+            answer=text,
+            display=compose.refusal(text, passages),
+            answerable=False,
+            p_answerable=p_answerable,
+            reason=reason,
+            citations=(),
+            passages=passages,
+        )
+
+    def _small_talk(self, run: _Run, topic: Topic, history: Sequence[Turn]) -> Answer:
+        reply = ""
+        if isinstance(self.reader, Chatter):
+            with run.timed("read"):
+                reply = self.reader.chat(run.question, history).strip()
+        if not fitting(topic, reply):
+            reply = fixed_reply(topic)
+        return self._answer(
+            run,
+            answer=reply,
+            display=reply,
+            answerable=True,
+            p_answerable=1.0,
+            reason="chat",
+            citations=(),
+            passages=(),
+        )
+
+    def _answer(self, run: _Run, **fields: Any) -> Answer:
+        run.timings["total"] = 1000 * (time.perf_counter() - run.started)
+        return Answer(
+            question=run.question,
+            standalone_question=run.standalone,
+            model=self.reader.id,
+            generation=run.generation,
+            run_id=run.run_id,
+            timings_ms=dict(run.timings),
+            **fields,
+        )

@@ -1,0 +1,1 @@
+"""Measuring retrieval and whole answers on questions with known results."""

@@ -1,0 +1,120 @@
+"""Retrieval measured: does the context of a question come back, and at which rank?"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rag.errors import InvalidInput
+from rag.evaluation.answers import percentiles
+from rag.ports import Embedder, LexicalIndex, VectorStore
+from rag.retrieve import DENSE_WEIGHT, LEXICAL_WEIGHT, fuse
+
+CUTS = (1, 5, 10)
+DEPTH = 30
+"""Results of each index that enter the fusion, as in `Settings.candidates`."""
+
+
+def recall_at(ranked: Sequence[int], relevant: Collection[int], k: int) -> float:
+    """Share of the relevant ids among the first ``k``."""
+    return len(set(ranked[:k]) & set(relevant)) / len(relevant) if relevant else 0.0
+
+
+def reciprocal_rank(ranked: Sequence[int], relevant: Collection[int]) -> float:
+    """1 / rank of the first relevant id, 0 where none comes back."""
+    return next((1 / rank for rank, i in enumerate(ranked, start=1) if i in relevant), 0.0)
+
+
+def ndcg_at(ranked: Sequence[int], relevant: Collection[int], k: int) -> float:
+    """Normalised discounted cumulative gain at ``k``, gains 0 or 1 (Järvelin & Kekäläinen 2002)."""
+    gain = sum(1 / math.log2(rank + 1) for rank, i in enumerate(ranked[:k], start=1) if i in relevant)
+    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(relevant)) + 1))
+    return gain / ideal if ideal else 0.0
+
+
+def scores(rankings: Sequence[Sequence[int]], relevant: Sequence[Collection[int]]) -> dict[str, float]:
+    """Mean R@1, R@5, R@10, MRR and nDCG@10 over queries, each 0…1."""
+    pairs = list(zip(rankings, relevant, strict=True))
+    count = max(1, len(pairs))
+    report = {f"r@{k}": sum(recall_at(r, g, k) for r, g in pairs) / count for k in CUTS}
+    report["mrr"] = sum(reciprocal_rank(r, g) for r, g in pairs) / count
+    report["ndcg@10"] = sum(ndcg_at(r, g, 10) for r, g in pairs) / count
+    return {name: round(value, 4) for name, value in report.items()}
+
+
+def questions_and_contexts(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[int], list[str]]:
+    """(questions, index of each one's context, distinct contexts).
+
+    Raises:
+        InvalidInput: a row lacks "question" or "context", or there are none.
+    """
+    contexts: dict[str, int] = {}
+    questions, gold = [], []
+    for number, row in enumerate(rows, start=1):
+        question, context = row.get("question"), row.get("context")
+        if not isinstance(question, str) or not isinstance(context, str) or not context.strip():
+            raise InvalidInput(f'Row {number}: "question" and "context" are needed.')
+        questions.append(question)
+        gold.append(contexts.setdefault(context, len(contexts)))
+    if not questions:
+        raise InvalidInput("The file holds no rows.")
+    return questions, gold, list(contexts)
+
+
+def evaluate(
+    rows: Iterable[dict[str, Any]],
+    embedder: Embedder | None,
+    lexical: LexicalIndex,
+    vectors: VectorStore | None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Index the distinct contexts, search with every question, score lexical, dense and hybrid.
+
+    Titles stay out: they would give the answer away on encyclopedia paragraphs. Without an
+    embedder only the lexical index is scored.
+    """
+    questions, gold, contexts = questions_and_contexts(rows)
+    relevant = [{g} for g in gold]
+    report: dict[str, Any] = {"questions": len(questions), "contexts": len(contexts)}
+    start = time.perf_counter()
+    lexical.add(list(range(len(contexts))), contexts)
+    report["lexical_index_s"] = round(time.perf_counter() - start, 2)
+    by_words, times = [], []
+    for done, question in enumerate(questions, start=1):
+        start = time.perf_counter()
+        ids, _scores = lexical.search(question, DEPTH)
+        times.append(1000 * (time.perf_counter() - start))
+        by_words.append([i for i in ids.ravel().tolist() if i >= 0])
+        if progress is not None:
+            progress("lexical", done, len(questions))
+    report["lexical"] = {**scores(by_words, relevant), "latency_ms": percentiles(times)}
+    if embedder is None or vectors is None:
+        return report
+    report["embedder"] = embedder.id
+    start = time.perf_counter()
+    for first in range(0, len(contexts), 64):
+        batch = contexts[first : first + 64]
+        ids = np.arange(first, first + len(batch), dtype=np.int64)
+        vectors.add(ids, embedder.encode_passages(batch))
+        if progress is not None:
+            progress("embed", first + len(batch), len(contexts))
+    report["embed_contexts_per_s"] = round(len(contexts) / (time.perf_counter() - start), 1)
+    by_meaning, times = [], []
+    for done, question in enumerate(questions, start=1):
+        start = time.perf_counter()
+        found, _cosines = vectors.search(embedder.encode_queries([question]), DEPTH)
+        times.append(1000 * (time.perf_counter() - start))
+        by_meaning.append([i for i in found.ravel().tolist() if i >= 0])
+        if progress is not None:
+            progress("dense", done, len(questions))
+    report["dense"] = {**scores(by_meaning, relevant), "latency_ms": percentiles(times)}
+    hybrid = []
+    for words, meaning in zip(by_words, by_meaning, strict=True):
+        fused = fuse([(LEXICAL_WEIGHT, words), (DENSE_WEIGHT, meaning)])
+        hybrid.append(sorted(fused, key=lambda i: (-fused[i], i)))
+    report["hybrid"] = scores(hybrid, relevant)
+    return report
