@@ -1,0 +1,149 @@
+"""Documents as the API shows them: a list by pages, one with its version, a stretch of text with chunks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.auth import Principal, iso
+from rag.errors import InvalidInput, NotFound
+from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
+
+MAX_TEXT = 100_000
+"""Characters of text that one request gets."""
+
+
+def live_document(session: Session, party: Principal, ident: str) -> Document:
+    """A document that is not deleted, in a knowledge base open to this party. Raises NotFound."""
+    document = session.get(Document, ident)
+    if (
+        document is None
+        or document.deleted_at is not None
+        or document.kb.deleted_at is not None
+        or not party.sees(document.kb.slug)
+    ):
+        raise NotFound(f"There is no document «{ident}».")
+    return document
+
+
+def live_version(document: Document) -> DocumentVersion:
+    """Its present version. Raises NotFound."""
+    for version in reversed(document.versions):
+        if version.deleted_at is None:
+            return version
+    raise NotFound(f"The document «{document.id}» has no content.")
+
+
+def version_of(document: Document, number: int | None) -> DocumentVersion:
+    """The present version, or the one that a citation names (replaced text stays readable)."""
+    if number is None:
+        return live_version(document)
+    for version in document.versions:
+        if version.id == number:
+            return version
+    raise NotFound(f"The document «{document.id}» has no version {number}.")
+
+
+def page(
+    session: Session, kb: KnowledgeBase, limit: int, after: str | None, query: str = ""
+) -> tuple[list[Document], bool]:
+    """Documents by path, and whether there are more."""
+    statement = select(Document).where(Document.kb_id == kb.id, Document.deleted_at.is_(None))
+    if query:
+        statement = statement.where(
+            Document.path.contains(query, autoescape=True) | Document.title.contains(query, autoescape=True)
+        )
+    if after:
+        last = session.get(Document, after)
+        if last is None or last.kb_id != kb.id:
+            raise NotFound(f"There is no document «{after}» in this knowledge base.")
+        statement = statement.where(Document.path > last.path)
+    rows = list(session.scalars(statement.order_by(Document.path).limit(limit + 1)))
+    return rows[:limit], len(rows) > limit
+
+
+def document_to_dict(session: Session, document: Document) -> dict[str, Any]:
+    """A document with the figures of its present version, without its text."""
+    live = (DocumentVersion.document_id == document.id, DocumentVersion.deleted_at.is_(None))
+    row = session.execute(
+        select(
+            DocumentVersion.id,
+            DocumentVersion.media_type,
+            DocumentVersion.size_bytes,
+            DocumentVersion.sha256,
+            DocumentVersion.fidelity,
+            DocumentVersion.pages,
+            func.length(DocumentVersion.text),
+            select(func.count()).where(Chunk.version_id == DocumentVersion.id).scalar_subquery(),
+        )
+        .where(*live)
+        .order_by(DocumentVersion.id.desc())
+        .limit(1)
+    ).first()
+    version, media_type, size, sha256, fidelity, pages, chars, chunks = row or (None,) * 8
+    return {
+        "id": document.id,
+        "kb": document.kb.slug,
+        "path": document.path,
+        "title": document.title,
+        "tags": document.tags,
+        "version_id": version,
+        "media_type": media_type,
+        "size_bytes": size,
+        "sha256": sha256,
+        "chars": chars,
+        "chunks": chunks,
+        "pages": len(pages or ()),
+        "fidelity": fidelity,
+        "created_at": iso(document.created_at),
+        "updated_at": iso(document.updated_at),
+    }
+
+
+def text_to_dict(
+    session: Session, document: Document, version: DocumentVersion, start: int, end: int | None
+) -> dict[str, Any]:
+    """A stretch of the canonical text, and the chunks that lie in it.
+
+    Raises:
+        InvalidInput: the range is not within the text, or longer than MAX_TEXT.
+    """
+    total = len(version.text)
+    stop = min(total, start + MAX_TEXT) if end is None else min(end, total)
+    if start > stop or (start == stop and total):
+        raise InvalidInput(f"The range {start}:{end} holds no text; the document has {total} characters.")
+    if stop - start > MAX_TEXT:
+        raise InvalidInput(f"At most {MAX_TEXT} characters at once.")
+    chunks = session.scalars(
+        select(Chunk)
+        .where(Chunk.version_id == version.id, Chunk.char_end > start, Chunk.char_start < stop)
+        .order_by(Chunk.ordinal)
+    )
+    return {
+        "document_id": document.id,
+        "version_id": version.id,
+        "current": version.deleted_at is None,
+        "title": document.title,
+        "path": document.path,
+        "start": start,
+        "end": stop,
+        "total_chars": total,
+        "text": version.text[start:stop],
+        "pages": [
+            {"page": number, "start": offset}
+            for number, offset in enumerate(version.pages, start=1)
+            if start <= offset < stop
+        ],
+        "passages": [
+            {
+                "chunk_id": chunk.id,
+                "char_start": chunk.char_start,
+                "char_end": chunk.char_end,
+                "heading": chunk.heading,
+                "page": chunk.page,
+            }
+            for chunk in chunks
+        ],
+    }

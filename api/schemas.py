@@ -1,0 +1,133 @@
+"""What requests look like. Unknown fields are ignored everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from rag.types import Turn
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$", description="Name of a knowledge base")]
+Limit = Annotated[int, Field(ge=1, le=100)]
+
+
+class HistoryTurn(BaseModel):
+    """One earlier message."""
+
+    role: Literal["user", "assistant"]
+    content: Text
+
+
+def turns(history: list[HistoryTurn]) -> list[Turn]:
+    """The history as the answerer takes it."""
+    return [Turn(t.role, t.content) for t in history]
+
+
+class AskRequest(BaseModel):
+    """A question."""
+
+    question: Text
+    kb: Slug | None = None
+    history: list[HistoryTurn] = Field(default=[], max_length=200)
+    stream: bool = False
+    conversation_id: str | None = None
+
+
+class SearchRequest(BaseModel):
+    """A search for passages."""
+
+    question: Text
+    kb: Slug | None = None
+    k: int = Field(default=10, ge=1, le=100)
+    documents: list[str] = Field(default=[], max_length=1000, description="Only in these documents (ids)")
+    path_prefix: Text = ""
+    tags: list[Text] = Field(default=[], max_length=100)
+
+
+class TextRequest(BaseModel):
+    """A text, or a stored document by its id."""
+
+    text: Text | None = None
+    document_id: str | None = None
+    stream: bool = False
+
+
+class SummaryRequest(TextRequest):
+    """A text to summarise."""
+
+
+class TranslationRequest(TextRequest):
+    """A text to translate."""
+
+    direction: Literal["zh-en", "en-zh"] = "zh-en"
+
+
+class KnowledgeBaseRequest(BaseModel):
+    """A new knowledge base."""
+
+    slug: Slug
+    name: Text = Field(default="", max_length=200)
+
+
+class ConversationRequest(BaseModel):
+    """A new conversation."""
+
+    kb: Slug | None = None
+    title: Text = Field(default="", max_length=200)
+
+
+class ConversationPatch(BaseModel):
+    """A new title."""
+
+    title: Text = Field(max_length=200)
+
+
+class FeedbackRequest(BaseModel):
+    """A thumb on an answer."""
+
+    message_id: str
+    rating: Literal["up", "down"]
+    comment: Text = Field(default="", max_length=4000)
+
+
+class WidgetSessionRequest(BaseModel):
+    """A widget asks for its token."""
+
+    site: str | None = None
+    token: str | None = Field(default=None, max_length=2000)
+
+
+class SiteRequest(BaseModel):
+    """A web origin that may hold the widget."""
+
+    origin: str = Field(max_length=300)
+    kb: Slug = "default"
+
+
+class KeyRequest(BaseModel):
+    """A new API key."""
+
+    name: Text = Field(min_length=1, max_length=200)
+    scopes: list[str] = ["ask", "ingest"]
+    kbs: list[Slug] = []
+    expires_days: int | None = Field(default=None, ge=1, le=36_500)
+
+
+def listing(rows: list[dict[str, Any]], has_more: bool = False) -> dict[str, Any]:
+    """A page of a list."""
+    return {
+        "object": "list",
+        "data": rows,
+        "first_id": rows[0]["id"] if rows else None,
+        "last_id": rows[-1]["id"] if rows else None,
+        "has_more": has_more,
+    }
