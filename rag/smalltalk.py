@@ -62,12 +62,12 @@ _PHRASES: dict[Topic, str] = {
             "在(?:吗|么|不在|不)|有人(?:吗|么|在吗)|在不在|最近(?:怎么样|好吗|还好吗)|(?:你|您)(?:还)?(?:好吗|好么)|很高兴(?:认识|见到)(?:你|您)|新年(?:好|快乐)|节日快乐|中秋快乐|元旦快乐|春节快乐|周末愉快",
         ]
     ),
-    "assent": "好的?|嗯+|哦+|噢|喔|哈+|呵+|嘻+|ok|okay|行|可以|明白|知道|了解|收到|懂|清楚|没事|不用|是的",
+    "assent": "好的?+|嗯++|哦++|噢|喔|哈++|呵++|嘻++|ok|okay|行|可以|明白|知道|了解|收到|懂|清楚|没事|不用|是的",
 }
 _FILLER = "请问(?:一下)?|问(?:一下|下)|那|那么|对了|呃|小助手|助手|机器人|朋友|亲爱的|亲|chatgglm|chatglm"
-_PARTICLE = "[啊呀呢吧哦噢嘛了的啦哈哟哇喽]?"
+_PARTICLE = "[啊呀呢吧哦噢嘛了的啦哈哟哇喽]?+"  # possessive: no backtracking that explodes
 _ORDER: tuple[Topic, ...] = ("identity", "ability", "thanks", "farewell", "greeting", "assent")
-_FULL = re.compile(f"(?:(?:{'|'.join([*(_PHRASES[t] for t in _ORDER), _FILLER])}){_PARTICLE} ?)+")
+_FULL = re.compile(f"(?:(?:{'|'.join([*(_PHRASES[t] for t in _ORDER), _FILLER])}){_PARTICLE} ?){{1,8}}")
 _TRADITIONAL = str.maketrans(
     "謝誰們幫麼問嗎紹見這點會設計寫開發訓練樣還個歡請",
     "谢谁们帮么问吗绍见这点会设计写开发训练样还个欢请",

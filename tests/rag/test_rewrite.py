@@ -1,0 +1,125 @@
+"""Follow-ups take their topic from the talk; complete questions keep their wording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from rag.rewrite import by_rules, complete, followup, sound, standalone, topic_of
+from rag.types import Turn
+
+
+def talk(*messages: str) -> list[Turn]:
+    return [Turn("user" if i % 2 == 0 else "assistant", m) for i, m in enumerate(messages)]
+
+
+HEADPHONES = talk("星河耳机怎么配对？", "长按电源键五秒。")
+
+
+@pytest.mark.parametrize(
+    "question", ["它防水吗？", "那价格呢？", "香水呢", "这个多少钱", "后者更贵吗", "上面那种呢？"]
+)
+def test_wording_that_leans_on_the_talk(question: str) -> None:
+    assert followup(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "年假有几天？",
+        "其他费用是多少",
+        "星河耳机防水吗？",
+        "该如何申请退款？",
+        "应该找谁签字",
+        "那达慕大会在哪里举行？",
+    ],
+)
+def test_wording_that_does_not(question: str) -> None:
+    assert not followup(question)
+
+
+def test_a_pronoun_becomes_the_topic() -> None:
+    assert standalone("它防水吗？", HEADPHONES).question == "星河耳机防水吗？"
+
+
+def test_an_ellipsis_keeps_the_question_before_it() -> None:
+    made = standalone("那香水呢？", talk("火车上可以带几斤白酒？", "3000 毫升。"))
+    assert made.question == "火车上可以带几斤白酒，香水呢？"
+
+
+def test_a_bare_question_gets_the_topic_in_front() -> None:
+    made = standalone("保修多久", HEADPHONES)
+    assert made.question == "星河耳机，保修多久"
+    assert made.plain == "保修多久", "what was typed is read too if the rewrite finds nothing"
+
+
+def test_the_topic_survives_several_followups() -> None:
+    history = [*HEADPHONES, *talk("它防水吗？", "IPX4。"), *talk("谢谢", "不客气。")]
+    assert standalone("能保修多久", history).question == "星河耳机，能保修多久"
+
+
+COMPLETE = [
+    "粮食烘干机买卖合同的质保期是多长时间？",
+    "申请人提交材料后几个工作日内办结？",
+    "机顶盒和智能电视有什么区别？",
+]
+
+
+@pytest.mark.parametrize("question", COMPLETE)
+def test_a_complete_question_is_never_changed(question: str) -> None:
+    assert complete(question)
+    made = standalone(question, HEADPHONES)
+    assert made.question == question
+    assert made.queries[0] == (question, 1.0)
+    assert all(weight < 0.5 for _, weight in made.queries[1:])
+
+
+@pytest.mark.parametrize("question", [*COMPLETE, "它防水吗？", "年假有几天"])
+def test_without_history_nothing_changes(question: str) -> None:
+    for history in ([], talk("你好", "您好！"), talk("谢谢")):
+        made = standalone(question, history)
+        assert made.question == question
+        assert made.queries == ((question, 1.0),)
+        assert made.plain == ""
+
+
+class Model:
+    """A rewriter with one answer."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def rewrite(self, question: str, history: Sequence[Turn]) -> str:
+        return self.text
+
+
+def test_a_sound_model_rewrite_is_taken() -> None:
+    assert standalone("它防水吗？", HEADPHONES, Model("星河耳机防水吗？")).question == "星河耳机防水吗？"
+    assert (
+        standalone("保修多久", HEADPHONES, Model("星河耳机的保修多久？")).question == "星河耳机的保修多久？"
+    )
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    ["", "   ", "今天天气很好", "它防水吗？" * 20, "苹果手机防水吗？", "星河耳机怎么配对？"],
+)
+def test_an_unsound_model_rewrite_is_not(nonsense: str) -> None:
+    assert not sound(nonsense, "保修期限多久", HEADPHONES)
+    assert standalone("保修期限多久", HEADPHONES, Model(nonsense)).question == by_rules(
+        "保修期限多久", HEADPHONES
+    )
+
+
+@pytest.mark.parametrize(
+    ("question", "topic"),
+    [
+        ("扫地机器人怎么充电？", "扫地机器人"),
+        ("请问年假有几天？", "年假"),
+        ("请介绍一下苏轼。", "苏轼"),
+        ("如何重置路由器？", "重置路由器"),
+    ],
+)
+def test_topic(question: str, topic: str) -> None:
+    assert topic_of(question) == topic
