@@ -40,6 +40,16 @@ def supported(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in PARSERS
 
 
+def unsupported_reason(name: str) -> str:
+    """Why a file of this name is not read, and what to do."""
+    suffix = PurePosixPath(name).suffix.lower()
+    hint = _HINTS.get(
+        suffix,
+        f"{suffix} files are not supported" if suffix else "a file without an extension is not supported",
+    )
+    return f"{hint} (supported: {', '.join(sorted(PARSERS))})"
+
+
 def parse(source: Path | bytes, name: str | None = None) -> Parsed:
     """Canonical text, structure and fidelity of one file.
 
@@ -60,8 +70,7 @@ def parse(source: Path | bytes, name: str | None = None) -> Parsed:
     path = PurePosixPath(name)
     suffix = path.suffix.lower()
     if suffix not in PARSERS:
-        hint = _HINTS.get(suffix, f"{suffix or 'files without an extension'} cannot be read")
-        raise UnsupportedFormat(f"{hint} (supported: {', '.join(sorted(PARSERS))})")
+        raise UnsupportedFormat(unsupported_reason(name))
     if not source.strip(b"\0 \t\r\n"):
         raise EmptyFile("the file is empty")
     if suffix != ".pdf" and PARSERS[suffix] != "text":

@@ -1,0 +1,166 @@
+"""Parsing in processes of this machine, each killable by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ingest.runners import Outcome, Task
+from ingest.runners.worker import restore
+
+TIMEOUT = 180.0
+"""Seconds that one document may take."""
+MEMORY_MB = 4096
+"""Address space of one parsing process."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from ingest.runners.worker import main; main({memory})"
+
+
+class LocalRunner:
+    """Runs tasks over ``workers`` processes; outcomes come as they are ready, in any order."""
+
+    def __init__(self, workers: int = 0, timeout: float = TIMEOUT, memory_mb: int = MEMORY_MB) -> None:
+        self.workers = workers or max(1, min(4, os.cpu_count() or 1))
+        self.timeout = timeout
+        self.memory_mb = memory_mb
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        """One outcome a task. At most a few results wait for the consumer, so memory stays bounded."""
+        todo = iter(tasks)
+        lock = threading.Lock()
+        done: queue.Queue[Outcome | BaseException | None] = queue.Queue(maxsize=2 * self.workers)
+        stop = threading.Event()
+
+        def take() -> Task | None:
+            with lock:
+                return None if stop.is_set() else next(todo, None)
+
+        def serve() -> None:
+            worker = _Worker(self.timeout, self.memory_mb)
+            try:
+                while (task := take()) is not None:
+                    _put(done, worker.run(task), stop)
+            except BaseException as error:  # the task iterable's own error belongs to the consumer
+                _put(done, error, stop)
+            finally:
+                worker.close()
+                _put(done, None, stop)
+
+        threads = [
+            threading.Thread(target=serve, name=f"parse-{i}", daemon=True) for i in range(self.workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            running = len(threads)
+            while running:
+                outcome = done.get()
+                if outcome is None:
+                    running -= 1
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+                else:
+                    yield outcome
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(timeout=self.timeout)
+
+
+def _put(
+    target: queue.Queue[Outcome | BaseException | None],
+    item: Outcome | BaseException | None,
+    stop: threading.Event,
+) -> None:
+    while not stop.is_set():
+        with contextlib.suppress(queue.Full):
+            target.put(item, timeout=0.2)
+            return
+
+
+class _Worker:
+    """One parsing process, started when first needed and again after it died."""
+
+    def __init__(self, timeout: float, memory_mb: int) -> None:
+        self.timeout = timeout
+        self.memory_mb = memory_mb
+        self.process: subprocess.Popen[str] | None = None
+
+    def run(self, task: Task) -> Outcome:
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self.timeout, kill)
+        timer.daemon = True
+        timer.start()
+        line = ""
+        try:
+            process.stdin.write(json.dumps({"file": task.file, "name": task.name}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except (BrokenPipeError, OSError):
+            pass
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            self.close()
+            if late.is_set():
+                return Outcome(
+                    task.key,
+                    error=f"parsing took longer than {self.timeout:g} s and was stopped; split the file",
+                )
+            return Outcome(
+                task.key,
+                error="the parser crashed on this file: it is damaged, or too large for the memory limit",
+            )
+        answer = json.loads(line)
+        parsed, chunks = restore(answer)
+        return Outcome(
+            task.key,
+            answer.get("sha256", ""),
+            answer.get("size_bytes", 0),
+            parsed,
+            chunks,
+            answer["status"],
+            answer["error"],
+            answer["seconds"],
+        )
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self.process is None or self.process.poll() is not None:
+            self.close()
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT.format(root=str(_ROOT), memory=self.memory_mb)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if os.environ.get("CHATGGLM_DEBUG") else subprocess.DEVNULL,
+                encoding="utf-8",
+                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
+            )
+        return self.process
+
+    def close(self) -> None:
+        if self.process is None:
+            return
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process = None

@@ -1,0 +1,80 @@
+"""A parsing process: one JSON request a line in, one JSON answer a line out.
+
+It is a process of its own so that a parser that hangs, eats memory or crashes costs one document
+and not the ingestion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ingest.errors import SourceError
+from ingest.types import Block, ChunkSpan, Parsed
+
+
+def work(file: str, name: str) -> dict[str, Any]:
+    """Parse and cut one file; the answer is plain JSON. Never raises for a bad file."""
+    from ingest.chunk import chunk
+    from ingest.formats import parse, read
+
+    began = time.perf_counter()
+    answer: dict[str, Any] = {"status": "failed", "error": ""}
+    try:
+        data = read(Path(file))
+        answer |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+        parsed = parse(data, name)
+        answer["parsed"] = dataclasses.asdict(parsed)
+        answer["chunks"] = [dataclasses.astuple(span) for span in chunk(parsed)]
+        answer["status"] = "parsed"
+    except SourceError as error:
+        answer |= {"status": error.status, "error": str(error)}
+    except MemoryError:
+        answer["error"] = "parsing it needs more memory than the limit; split the file"
+    except Exception as error:  # our own mistake: the document is listed, the batch goes on
+        answer["error"] = f"unexpected {type(error).__name__}: {error}"[:300]
+    answer["seconds"] = round(time.perf_counter() - began, 4)
+    return answer
+
+
+def restore(answer: dict[str, Any]) -> tuple[Parsed | None, tuple[ChunkSpan, ...]]:
+    """The value objects of an answer."""
+    raw = answer.get("parsed")
+    if answer["status"] != "parsed" or raw is None:
+        return None, ()
+    raw["blocks"] = tuple(Block(**block) for block in raw["blocks"])
+    for name in ("pages", "tags"):
+        raw[name] = tuple(raw[name])
+    return Parsed(**raw), tuple(ChunkSpan(*span) for span in answer["chunks"])
+
+
+def main(memory_mb: int = 0) -> None:
+    """Serve requests from stdin until it closes; parsers may print what they like."""
+    _limit(memory_mb)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answers.write(json.dumps(work(request["file"], request["name"]), ensure_ascii=False) + "\n")
+        answers.flush()
+
+
+def _limit(memory_mb: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    if sys.platform == "linux":
+        import ctypes
+        import resource
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: no orphans after kill -9
+        if memory_mb:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))

@@ -1,0 +1,180 @@
+"""Which files an ingestion takes, and what each is called.
+
+A document's path is relative to what was ingested: a folder's files are named from that folder,
+a single file by its own name. So the same folder gives the same documents wherever it lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from ingest.formats import supported, unsupported_reason
+
+MAX_PATH = 1024
+_JUNK = {"Thumbs.db", "desktop.ini", "__MACOSX"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to ingest: where it lies, what its document is called, and where the walk began."""
+
+    file: Path
+    path: str
+    root: str = ""
+    """Opaque name of the folder that was ingested, so that a sync only removes its own documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A path that gives no source; ``status`` as in `SourceError`."""
+
+    path: str
+    status: str
+    error: str
+
+
+@dataclass(slots=True)
+class Sources:
+    """The outcome of a walk. ``complete`` lists the roots of folders that could be read to the end."""
+
+    files: list[Source] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    complete: list[str] = field(default_factory=list)
+
+
+def expand(paths: Iterable[Path | str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Sources:
+    """Files and folders to sources, in sorted order.
+
+    Hidden files (and Office lock files) inside folders are passed over in silence; files that no
+    parser reads are listed as skipped, or as failed where they were named themselves. Symbolic
+    links are followed, each folder once. ``include`` and ``exclude`` are shell patterns over the
+    relative path or the file name.
+    """
+    found = Sources()
+    for given in paths:
+        path = Path(given)
+        name = _name(path.name or path.resolve().name)
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            found.problems.append(Problem(_name(str(given)), "failed", "no such file or folder"))
+            continue
+        except OSError as error:
+            found.problems.append(Problem(name, "failed", f"cannot be read: {error.strerror or error}"))
+            continue
+        if stat.S_ISDIR(mode):
+            _walk(path, found, include, exclude)
+        elif not stat.S_ISREG(mode):
+            found.problems.append(Problem(name, "failed", "not a regular file"))
+        elif not supported(path.name):
+            found.problems.append(Problem(name, "failed", unsupported_reason(path.name)))
+        else:
+            found.files.append(Source(path.absolute(), name))
+    found.files = _unique(found)
+    return found
+
+
+def root_id(folder: Path) -> str:
+    """Opaque and stable name of a folder (its own path never leaves the machine)."""
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+
+
+def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[str]) -> None:
+    root = root_id(top)
+    seen: set[tuple[int, int]] = set()
+    readable = True
+    stack: list[tuple[Path, str]] = [(top, "")]
+    collected: list[tuple[str, Path]] = []
+    while stack:
+        folder, prefix = stack.pop()
+        try:
+            status = folder.stat()
+            if (status.st_dev, status.st_ino) in seen:  # a loop of links
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            readable = False
+            found.problems.append(
+                Problem(prefix or _name(top.name), "failed", f"cannot be read: {error.strerror or error}")
+            )
+            continue
+        for entry in entries:
+            if entry.name.startswith((".", "~$")) or entry.name in _JUNK:
+                continue
+            path = f"{prefix}/{_name(entry.name)}" if prefix else _name(entry.name)
+            try:
+                if entry.is_dir():
+                    stack.append((Path(entry.path), path))
+                elif entry.is_file():
+                    collected.append((path, Path(entry.path)))
+                elif entry.is_symlink():
+                    found.problems.append(Problem(path, "failed", "a link to a file that does not exist"))
+            except OSError as error:
+                found.problems.append(Problem(path, "failed", f"cannot be read: {error.strerror or error}"))
+    for path, file in sorted(collected):
+        if (include and not _matches(path, include)) or _matches(path, exclude):
+            continue
+        if not supported(file.name):
+            found.problems.append(Problem(path, "skipped", unsupported_reason(file.name)))
+        elif len(path) > MAX_PATH:
+            found.problems.append(
+                Problem(path[:MAX_PATH], "failed", f"the path is longer than {MAX_PATH} characters")
+            )
+        else:
+            found.files.append(Source(file.absolute(), path, root))
+    if readable:
+        found.complete.append(root)
+
+
+def _unique(found: Sources) -> list[Source]:
+    """One source per document: the same file named twice counts once, clashing names get their folder's."""
+    by_path: dict[str, list[Source]] = defaultdict(list)
+    for source in found.files:
+        same = by_path[source.path]
+        if not any(_same_file(source.file, other.file) for other in same):
+            same.append(source)
+    files: list[Source] = []
+    for sources in by_path.values():
+        if len(sources) == 1:
+            files.append(sources[0])
+            continue
+        common = os.path.commonpath([source.file for source in sources])
+        files.extend(
+            replace(source, path=_name(source.file.relative_to(common).as_posix())) for source in sources
+        )
+    return files
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return a == b or os.path.samefile(a, b)
+    except OSError:
+        return False
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(path, pattern) or fnmatch(path.rsplit("/", 1)[-1], pattern) for pattern in patterns)
+
+
+def _name(name: str) -> str:
+    """A name that can be stored: NFC, and names that are no UTF-8 decoded as what they are (GBK …)."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        from ingest.errors import SourceError
+        from ingest.formats.encoding import decode
+
+        try:
+            name = decode(os.fsencode(name)).text
+        except SourceError:
+            name = os.fsencode(name).decode("utf-8", errors="replace")
+    return unicodedata.normalize("NFC", name).replace("\0", "")
