@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gglm.config import GGLMConfig
-from gglm.tokenizer import PAD
+from gglm.tokenizer import FIRST_TASK, PAD
 
 MATCH_CODES = 8
 SEGMENTS = 3
@@ -350,8 +350,13 @@ class Memory:
     def repeat(self, times: int) -> Memory:
         """Each row ``times`` times in a row (beams)."""
         first = None if self.first is None else self.first.repeat_interleave(times, 0)
-        fields = (self.hidden, self.tokens, self.readable, self.copyable)
-        return Memory(*(x.repeat_interleave(times, 0) for x in fields), first)
+        return Memory(
+            self.hidden.repeat_interleave(times, 0),
+            self.tokens.repeat_interleave(times, 0),
+            self.readable.repeat_interleave(times, 0),
+            self.copyable.repeat_interleave(times, 0),
+            first,
+        )
 
 
 @dataclass
@@ -452,9 +457,7 @@ class Decoder(nn.Module):
         write = F.linear(unit_rms(self.project(x)), embedding.to(dtype)).float() * gain + bias
         write = write.log_softmax(-1) + F.logsigmoid(gate)[..., None]
         copy = (copy + F.logsigmoid(-gate)[..., None]).exp()
-        spread = torch.zeros_like(write).scatter_add_(
-            -1, memory.tokens[:, None].expand(-1, targets.shape[1], -1), copy
-        )
+        spread = torch.zeros_like(write).scatter_add_(-1, memory.tokens[:, None].expand(-1, targets.shape[1], -1), copy)
         return DecoderOutput((write.exp() + spread).clamp_min(1e-12).log(), copy, gate.sigmoid())
 
 
@@ -541,9 +544,7 @@ class ChatGGLM(nn.Module):
 
     def decode(self, targets: Tensor, memory: Memory, cache: DecoderCache | None = None) -> DecoderOutput:
         """Next-token distributions after each of ``targets`` (B, T)."""
-        out: DecoderOutput = self.decoder(
-            targets, self.embedding, self.output_bias, self.output_gain, memory, cache
-        )
+        out: DecoderOutput = self.decoder(targets, self.embedding, self.output_bias, self.output_gain, memory, cache)
         return out
 
     def forward(self, src: Batch, tgt: Tensor, teacher_forcing_ratio: float = 1.0) -> DecoderOutput:
@@ -563,11 +564,16 @@ class ChatGGLM(nn.Module):
         return self.decode(tgt, memory)
 
     def memory(self, src: Batch, hidden: Tensor | None = None) -> Memory:
-        """One question a row, one passage each: what the decoder reads."""
+        """One question a row, one passage each: what the decoder reads.
+
+        Only in 问答 does the span head say where the answer may start.
+        """
         hidden = self.encode(src.tokens, src.segments, src.matches) if hidden is None else hidden
         start, _ = self.span_logits(hidden, src.passage)
+        answering = src.tokens[:, :1].eq(FIRST_TASK)
+        first = start.log_softmax(-1).detach() * answering
         copyable = src.extra.get("copyable", src.passage)
-        return Memory(hidden, src.tokens, src.tokens.ne(PAD), copyable, start.log_softmax(-1).detach())
+        return Memory(hidden, src.tokens, src.tokens.ne(PAD), copyable, first)
 
     def count_parameters(self) -> int:
         return sum(p.numel() for p in self.parameters())

@@ -7,6 +7,7 @@ tell each side which of its tokens (1), bigrams (2) and trigrams (4) the other s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gglm.tokenizer import FIRST_TASK, PARA, QUERY, SEP, Tokenizer
+from gglm.types import Turn
 
 Task = Literal["问答", "对话", "改写", "摘要", "翻译", "英译中", "出题", "预训"]
 TASKS: tuple[Task, ...] = ("问答", "对话", "改写", "摘要", "翻译", "英译中", "出题", "预训")
@@ -92,8 +94,34 @@ def layout(task: Task, question: Array, title: Array, passage: Array, content: M
 
 def encode_task(task: Task, tokenizer: Tokenizer, question: str, title: str, passage: str) -> Encoded:
     """`layout` from text."""
-    ids = (tokenizer.encode(t).astype(np.int64) for t in (question, title, passage))
-    return layout(task, *ids, tokenizer.is_content)
+    q, t, p = (tokenizer.encode(x).astype(np.int64) for x in (question, title, passage))
+    return layout(task, q, t, p, tokenizer.is_content)
+
+
+def history_text(history: Sequence[Turn], turns: int = 4) -> str:
+    """The last ``turns`` messages as the passage of 对话 and 改写."""
+    names = {"user": "用户", "assistant": "助手"}
+    return "\n".join(f"{names[t.role]}：{t.content}" for t in history[-turns:])
+
+
+def encode_writing(
+    task: Task, tokenizer: Tokenizer, text: str, history: Sequence[Turn] = (), room: int = 384
+) -> tuple[Encoded, Mask]:
+    """Encoder input of a task that the decoder answers, and which positions may be copied, bool (L,).
+
+    对话 and 改写: the message is the question, the history the passage (its last ``room`` tokens), and
+    both may be copied. Other tasks: the text is the passage (its first ``room`` tokens).
+    """
+    none = np.zeros(0, np.int64)
+    if task in ("对话", "改写"):
+        past = tokenizer.encode(history_text(history)).astype(np.int64)[-room:]
+        encoded = layout(task, tokenizer.encode(text).astype(np.int64), none, past, tokenizer.is_content)
+        copyable = encoded.passage
+        copyable[2 : encoded.base - 2] = True
+        return encoded, copyable
+    passage = tokenizer.encode(text).astype(np.int64)[:room]
+    encoded = layout(task, none, none, passage, tokenizer.is_content)
+    return encoded, encoded.passage
 
 
 def pad_batch(items: list[Encoded], length: int = 0) -> tuple[Array, Array, Array, Mask]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gglm.model import NEGATIVE, ChatGGLM, Memory
+from gglm.model import NEGATIVE, Batch, ChatGGLM
 from gglm.tokenizer import BOS, PAD
 from gglm.training.spans import Example
 
@@ -107,8 +107,8 @@ def losses(model: ChatGGLM, batch: TrainBatch, teacher_forcing_ratio: float = 1.
 
 
 def _write_loss(model: ChatGGLM, batch: TrainBatch, hidden: Tensor, ratio: float) -> Tensor:
-    start, _ = model.span_logits(hidden, batch.segments.eq(2))
-    memory = Memory(hidden, batch.tokens, batch.tokens.ne(PAD), batch.copyable, start.log_softmax(-1).detach())
+    source = Batch(batch.tokens, batch.segments, batch.matches, batch.segments.eq(2), {"copyable": batch.copyable})
+    memory = model.memory(source, hidden)
     inputs, wanted = batch.targets[:, :-1], batch.targets[:, 1:]
     if ratio < 1:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,20 +54,24 @@ class FinetuneSettings:
     dev_rows: int = 300
 
 
-def load_model(settings: FinetuneSettings, tokenizer: Tokenizer) -> ChatGGLM:
-    """A fresh model (word-vector start if given), or one whose EMA weights come from a checkpoint."""
-    torch.manual_seed(settings.run.seed)
-    if settings.init:
-        state = torch.load(settings.init, weights_only=True, map_location="cpu")
-        values = {**state["config"], "dropout": settings.dropout}
-        model = ChatGGLM(GGLMConfig.from_dict(values))
-        model.load_state_dict(state["ema"])
-    else:
-        values = {**PRESETS[settings.preset].to_dict(), "dropout": settings.dropout, "window": settings.window}
-        values["vocab_size"] = (len(tokenizer) + 63) // 64 * 64
-        model = ChatGGLM(GGLMConfig.from_dict(values))
-        if settings.vectors:
-            vectors.start_from(model, dict(np.load(settings.vectors)))
+def fresh_model(
+    preset: str, tokenizer: Tokenizer, vector_file: Path | None = None, seed: int = 0, **changes: Any
+) -> ChatGGLM:
+    """A new model of a preset, its embeddings from vectors if given; computes in bf16."""
+    torch.manual_seed(seed)
+    values = {**PRESETS[preset].to_dict(), **changes, "vocab_size": (len(tokenizer) + 63) // 64 * 64}
+    model = ChatGGLM(GGLMConfig.from_dict(values))
+    if vector_file:
+        vectors.start_from(model, dict(np.load(vector_file)))
+    model.compute_dtype = torch.bfloat16
+    return model
+
+
+def from_checkpoint(checkpoint: Path, **changes: Any) -> ChatGGLM:
+    """The EMA model of a `Trainer` checkpoint; computes in bf16."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    model = ChatGGLM(GGLMConfig.from_dict({**state["config"], **changes}))
+    model.load_state_dict(state["ema"])
     model.compute_dtype = torch.bfloat16
     return model
 
@@ -112,7 +117,7 @@ def make_evaluation(
     sets: dict[str, list[dict[str, Any]]] = {}
     for file in files:
         every = list(read_jsonl(file))
-        np.random.default_rng(1).shuffle(every)  # type: ignore[arg-type]
+        random.Random(1).shuffle(every)
         sets[file.name.split(".")[0]] = every[:rows]
 
     def best(model: ChatGGLM, rows: Sequence[dict[str, Any]]) -> list[tuple[str, float]]:
@@ -121,7 +126,9 @@ def make_evaluation(
         for at in range(0, len(order), 8):
             part = order[at : at + 8]
             items = [
-                encode_task("问答", tokenizer, rows[i]["question"], rows[i].get("title") or "", rows[i]["context"][:size])
+                encode_task(
+                    "问答", tokenizer, rows[i]["question"], rows[i].get("title") or "", rows[i]["context"][:size]
+                )
                 for i in part
             ]
             tokens, segments, matches, passage = map(torch.from_numpy, pad_batch(items))
@@ -158,7 +165,11 @@ def make_evaluation(
 def finetune(settings: FinetuneSettings) -> ChatGGLM:
     """Train (or go on training) a reader; see `Trainer` for what is written to ``settings.run.out``."""
     tokenizer = Tokenizer(settings.tokenizer)
-    model = load_model(settings, tokenizer)
+    changes = {"dropout": settings.dropout, "window": settings.window}
+    if settings.init:
+        model = from_checkpoint(settings.init, **changes)
+    else:
+        model = fresh_model(settings.preset, tokenizer, settings.vectors, settings.run.seed, **changes)
     trainer = Trainer(
         model,
         make_optimizers(model, settings.lr, settings.muon_lr),
@@ -166,6 +177,6 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         {"span": 1.0, "masked": 0.4, "relevance": 0.3},
         settings.run,
         make_evaluation(settings.dev, tokenizer, settings.dev_rows) if settings.dev else None,
-        {"data": data_hashes(settings.questions), "settings_finetune": {k: str(v) for k, v in vars(settings).items()}},
+        {"data": data_hashes(settings.questions), "finetune": {k: str(v) for k, v in vars(settings).items()}},
     )
     return trainer.run()

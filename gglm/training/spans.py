@@ -15,10 +15,10 @@ position is right. All of them mask tokens of the passage as well.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from gglm.tasks import TASK_ID, Array, Mask, layout
 from gglm.tokenizer import MASK, PARA, QUERY, SPECIAL, Tokenizer
@@ -102,7 +102,7 @@ def recurring(x: Array, lexicon: Lexicon, rng: np.random.Generator, longest: int
         order = np.argsort(key, kind="stable")
         key, at = key[order], at[order]
         edges = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1], [True]]))
-        for a, b in zip(edges[:-1], edges[1:], strict=True):
+        for a, b in itertools.pairwise(edges):
             if b - a < 2:
                 continue
             starts: list[int] = []
@@ -178,7 +178,7 @@ def slots_example(x: Array, lexicon: Lexicon, rng: np.random.Generator, budget: 
 def _pieces(x: Array, ends: Mask, low: int, high: int) -> list[tuple[int, int]]:
     """Stretches of x between ``ends`` tokens, ``low`` to ``high`` tokens long, the end mark included."""
     cuts = np.concatenate([[0], np.flatnonzero(ends[x]) + 1, [len(x)]]).tolist()
-    return [(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if low <= b - a <= high]
+    return [(a, b) for a, b in itertools.pairwise(cuts) if low <= b - a <= high]
 
 
 def question_example(
@@ -208,7 +208,7 @@ def question_example(
 
     answers: list[list[tuple[int, int]]] = []
     if clause:
-        length, inside, outside = max(hits)
+        length, _, outside = max(hits)
         at = moved(outside[int(rng.integers(len(outside)))])
         ends = lexicon.sentence_end if rng.random() < 0.4 else lexicon.clause_end
         cuts = np.flatnonzero(ends[passage])
@@ -222,12 +222,12 @@ def question_example(
     else:
         chosen = sorted((hits[i] for i in rng.permutation(len(hits))[: 1 + int(rng.integers(3))]), key=lambda h: h[1])
         parts, positions, cursor, size = [], [], a, 0
-        for length, inside, outside in chosen:
-            parts += [x[cursor:inside], np.array([QUERY])]
-            size += inside - cursor
+        for length, at, outside in chosen:
+            parts += [x[cursor:at], np.array([QUERY])]
+            size += at - cursor
             positions.append(2 + size)
             size += 1
-            cursor = inside + length
+            cursor = at + length
             answers.append([(moved(p), moved(p) + length - 1) for p in outside])
         parts.append(x[cursor:b])
         question = np.concatenate(parts)
@@ -282,5 +282,3 @@ def pretraining_example(
             example = question_example(x, other, lexicon, rng, clause=dice > 0.75)
         if example is not None:
             return example
-
-

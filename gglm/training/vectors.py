@@ -54,8 +54,15 @@ def _counts(rows: Ints, ids: Ints, height: int, contexts: Ints, width: int, span
 
 
 def train(
-    shards: Shards, tokenizer: Tokenizer, *, vocab: int, bigrams: int, dim: int, limit: int = 60_000_000,
-    contexts: int = 6000, seed: int = 0,
+    shards: Shards,
+    tokenizer: Tokenizer,
+    *,
+    vocab: int,
+    bigrams: int,
+    dim: int,
+    limit: int = 60_000_000,
+    contexts: int = 6000,
+    seed: int = 0,
 ) -> dict[str, npt.NDArray]:
     """Vectors of unit standard deviation.
 
