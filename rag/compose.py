@@ -16,9 +16,7 @@ from rag.types import Citation, Passage, ReaderOutput, Span
 
 NOT_FOUND = "资料中没有找到这个问题的答案。"
 NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
-EMPTY = (
-    "资料中没有找到答案：这个知识库里还没有任何内容。请先添加文档，例如运行 chatgglm ingest 文件或文件夹。"
-)
+EMPTY = "资料中没有找到答案：这个知识库里还没有任何内容。请先添加文档，例如运行 chatgglm ingest 文件或文件夹。"
 
 _ITEM = re.compile(
     r"\s*(?P<bullet>[-*•·●▪◦‣]\s+|[①-⑳]|[（(]?(?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）.、．]\s*(?!\d)|第[一二三四五六七八九十\d]{1,3}步[:：、，\s]?|步骤\s*[\d一二三四五六七八九十]{1,3}[:：、.\s]?)"
@@ -30,6 +28,7 @@ _LIST_QUESTION = re.compile(
 _HOW_QUESTION = re.compile(r"怎么|怎样|如何")
 _PROCEDURE = re.compile(r"步骤|流程|方法|如下|操作|依次|按以下|程序")
 _SEPARATOR = re.compile(r"[\s|:+-]*-[\s|:+-]*")
+_FIGURE = re.compile(r"[\d一二三四五六七八九十百千万两半.]+")
 _MAX_LIST_CHARS = 600
 
 
@@ -42,9 +41,7 @@ class Draft:
     disagree: bool = False
 
 
-def draft(
-    question: str, output: ReaderOutput, passages: Sequence[Passage], texts: Mapping[int, str]
-) -> Draft:
+def draft(question: str, output: ReaderOutput, passages: Sequence[Passage], texts: Mapping[int, str]) -> Draft:
     """The reader's output as an answer with claims: lists completed, table rows with their header."""
     whole = [(passages[i], source) for i, source, span in output.spans if span == Span(0, len(output.text))]
     if output.kind == "copied" and len(output.spans) == 1 and whole:
@@ -63,8 +60,7 @@ def draft(
 def with_alternatives(draft: Draft, output: ReaderOutput, passages: Sequence[Passage]) -> Draft:
     """Add the answers of other documents that say something else with near the same confidence.
 
-    Only short, whole answers are compared. Two of them differ when neither holds the other, and
-    they answer the same question when both carry a number or neither does.
+    Only short, whole answers are compared. Two of them differ when neither holds the other.
     """
     if output.kind != "copied" or len(draft.claims) != 1 or len(draft.text) > 30:
         return draft
@@ -148,10 +144,12 @@ def _differ(one: str, other: str) -> bool:
 
 
 def _same_question(passage: Passage, source: Span, claim: Evidence) -> bool:
-    """Both answers carry a number or neither does, and their sentences share wording."""
+    """Both answers are figures in a common unit or neither is one, and their sentences share wording."""
     one = passage.text[source.start : source.end]
     other = claim.passage.text[claim.source.start : claim.source.end]
-    if any(c.isdigit() for c in one) != any(c.isdigit() for c in other):
+    if bool(_FIGURE.search(one)) != bool(_FIGURE.search(other)):
+        return False
+    if _FIGURE.search(one) and not set(_FIGURE.sub("", key(one))) & set(_FIGURE.sub("", key(other))):
         return False
     return len(_context(passage, source) & _context(claim.passage, claim.source)) >= 2
 

@@ -58,7 +58,7 @@ def _closest(text: str, passages: Sequence[Passage]) -> tuple[int, Span] | None:
             coverage = len(wanted & held) / len(wanted)
             if coverage < MIN_COVERAGE:
                 continue
-            score = coverage + 0.1 * len(wanted & held) / len(held)  # of equal coverage, the tighter quote
+            score = coverage + 0.5 * len(wanted & held) / len(held)  # a tight quote over a long one
             if best is None or score > best[0]:
                 best = (score, index, window)
     return best[1:] if best else None
