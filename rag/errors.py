@@ -42,3 +42,10 @@ class IndexUnavailable(ChatGGLMError):
 
     code = "index_unavailable"
     status = 503
+
+
+class StoreUnavailable(ChatGGLMError):
+    """The database cannot be reached, is locked for too long, or its disk is full."""
+
+    code = "store_unavailable"
+    status = 503

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from typing import Any
+
 from sqlalchemy import MetaData
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Session
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -25,3 +28,11 @@ class Base(DeclarativeBase):
 def now() -> datetime:
     """The present in UTC, without a zone (SQLite keeps none)."""
     return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+
+
+def insert_if_absent(session: Session, model: type[Base], **values: Any) -> None:
+    """Insert a row unless its unique key is there already, also where another process is faster."""
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(sqlite.insert(model).values(**values).on_conflict_do_nothing())
+    else:
+        session.execute(postgresql.insert(model).values(**values).on_conflict_do_nothing())

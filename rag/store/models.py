@@ -16,6 +16,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from rag.store.base import Base, now
 
+NEVER_REUSED = {"sqlite_autoincrement": True}
+"""SQLite would give the ids of deleted rows to new ones; index files and citations may still hold them."""
+
 
 def new_id() -> str:
     """A random UUID as text."""
@@ -26,6 +29,7 @@ class KnowledgeBase(Base):
     """A named set of documents with an index of its own."""
 
     __tablename__ = "knowledge_bases"
+    __table_args__ = NEVER_REUSED
 
     id: Mapped[int] = mapped_column(primary_key=True)
     slug: Mapped[str] = mapped_column(String(64), unique=True)
@@ -66,6 +70,7 @@ class DocumentVersion(Base):
     """One content of a document; the live one has no ``deleted_at``."""
 
     __tablename__ = "document_versions"
+    __table_args__ = NEVER_REUSED
 
     id: Mapped[int] = mapped_column(primary_key=True)
     document_id: Mapped[str] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"), index=True)
@@ -92,7 +97,10 @@ class Chunk(Base):
     """A retrievable piece, ``version.text[char_start:char_end]``; its id is its id in the indexes too."""
 
     __tablename__ = "chunks"
-    __table_args__ = (Index("ix_chunks_version_ordinal", "version_id", "ordinal", unique=True),)
+    __table_args__ = (
+        Index("ix_chunks_version_ordinal", "version_id", "ordinal", unique=True),
+        NEVER_REUSED,
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("document_versions.id", ondelete="CASCADE"))
