@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from rag import compose
 from rag.cite import cite, supported_share
 from rag.ports import Reader
-from rag.retrieve import Filters, Found, Retriever, check_question, merge_neighbours
+from rag.retrieve import Filters, Found, Retriever, merge_neighbours, usable_question
 from rag.rewrite import Rewriter, Standalone, standalone
 from rag.settings import Settings
 from rag.smalltalk import Topic, classify, fitting, fixed_reply
@@ -145,7 +145,7 @@ class Answerer:
     def _events(
         self, question: str, kb: str, history: Sequence[Turn], filters: Filters | None
     ) -> Iterator[Answer | Found]:
-        check_question(question, self.settings)
+        question = usable_question(question, self.settings)
         run = _Run(question, question)
         run.generation = self.retriever.generation(kb)
         if (topic := classify(question)) is not None:
@@ -212,13 +212,10 @@ class Answerer:
     def _answers(self, read: _Read) -> bool:
         return bool(read.answer.strip()) and read.output.p_answerable >= self.threshold and read.supported
 
-    def _conclude(
-        self, run: _Run, read: _Read, passages: tuple[Passage, ...], texts: dict[int, str]
-    ) -> Answer:
+    def _conclude(self, run: _Run, read: _Read, passages: tuple[Passage, ...], texts: dict[int, str]) -> Answer:
         output = read.output
         passages = tuple(
-            replace(p, scores=replace(p.scores, relevance=r))
-            for p, r in zip(passages, output.relevance, strict=True)
+            replace(p, scores=replace(p.scores, relevance=r)) for p, r in zip(passages, output.relevance, strict=True)
         )
         if not self._answers(read):
             best = max(output.relevance, default=0.0)
@@ -240,9 +237,7 @@ class Answerer:
             passages=passages,
         )
 
-    def _refuse(
-        self, run: _Run, reason: Reason, passages: tuple[Passage, ...], p_answerable: float
-    ) -> Answer:
+    def _refuse(self, run: _Run, reason: Reason, passages: tuple[Passage, ...], p_answerable: float) -> Answer:
         text = {"empty_index": compose.EMPTY, "nothing_relevant": compose.NOTHING_RELEVANT}.get(
             reason, compose.NOT_FOUND
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ RELEVANCE_WEIGHT = 0.5
 """Share of the reader's relevance in the final score of a reranked passage."""
 MERGED_CHARS = 900
 """Neighbours are merged for reading up to this length."""
+_UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,7 @@ def fuse(rankings: Sequence[tuple[float, Sequence[int]]], k: int = RRF_K) -> dic
     return scores
 
 
-def merge_neighbours(
-    passages: Sequence[Passage], texts: Mapping[int, str], limit: int = MERGED_CHARS
-) -> list[Passage]:
+def merge_neighbours(passages: Sequence[Passage], texts: Mapping[int, str], limit: int = MERGED_CHARS) -> list[Passage]:
     """Join passages of one version that overlap or touch (white space between), up to ``limit`` characters.
 
     The joined passage takes the rank, id, page and scores of its best part.
@@ -93,9 +93,7 @@ def _joined(best: Passage, other: Passage, texts: Mapping[int, str], limit: int)
     if text[gap_start:gap_end].strip() or end - start > limit or end > len(text):
         return None
     first = best if best.char_start <= other.char_start else other
-    return replace(
-        best, char_start=start, char_end=end, text=text[start:end], heading=first.heading, page=first.page
-    )
+    return replace(best, char_start=start, char_end=end, text=text[start:end], heading=first.heading, page=first.page)
 
 
 class Retriever:
@@ -129,7 +127,7 @@ class Retriever:
             NotFound: there is no such knowledge base.
             InvalidInput: the question is empty or longer than the settings allow.
         """
-        check_question(question, self.settings)
+        question = usable_question(question, self.settings)
         if k < 1:
             raise InvalidInput("k must be at least 1.")
         found = self.find([(question, 1.0)], kb, max(k, self.settings.candidates), filters)
@@ -294,8 +292,8 @@ class Retriever:
         return np.fromiter(chunks, dtype=np.int64)
 
 
-def check_question(question: str, settings: Settings) -> None:
-    """Refuse a question that cannot be used.
+def usable_question(question: str, settings: Settings) -> str:
+    """The question without characters that no encoder takes (lone surrogates, NUL).
 
     Raises:
         InvalidInput: empty, or longer than ``max_question_chars``.
@@ -307,6 +305,7 @@ def check_question(question: str, settings: Settings) -> None:
             f"问题太长：{len(question)} 个字符，最多 {settings.max_question_chars} 个。请缩短后再问"
             "（上限由 CHATGGLM_MAX_QUESTION_CHARS 设置）。"
         )
+    return _UNUSABLE.sub("\ufffd", question)
 
 
 def _collect(ids: np.ndarray, scores: np.ndarray, into: dict[int, float]) -> list[int]:

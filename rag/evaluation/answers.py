@@ -3,7 +3,8 @@
 What counts as right. A question with a gold answer is right when the answer was not refused, at
 least one citation points into the gold document, and either
 
-- official CMRC 2018 F1 against some gold answer is at least 0.6, or
+- official CMRC 2018 F1 against some gold answer is at least 0.6 and, where that gold answer is
+  short (15 characters), the answer names its numbers («3个月» is not nearly «12个月»), or
 - a gold answer, compared without punctuation and spaces, is contained in the answer, and the
   answer is at most three times as long as it (five characters are always allowed).
 
@@ -23,7 +24,7 @@ from typing import Any, Protocol
 
 from gglm.metrics import auroc, exact_match, f1, refusal_threshold, risk_coverage
 from rag.errors import ChatGGLMError, InvalidInput
-from rag.text import key
+from rag.text import key, numbers
 from rag.types import Answer, Turn
 
 MIN_F1 = 0.6
@@ -108,7 +109,8 @@ def right_answer(answer: str, golds: Sequence[str]) -> bool:
     given = key(answer)
     if not given or not golds:
         return False
-    if f1(answer, golds) >= MIN_F1:
+    named = numbers(answer)
+    if any(f1(answer, [g]) >= MIN_F1 and (len(g) > 15 or numbers(g) <= named) for g in golds):
         return True
     return any(
         (wanted := key(gold)) and wanted in given and len(given) <= max(MAX_LENGTH_RATIO * len(wanted), 5)
