@@ -136,7 +136,7 @@ def train(texts: Iterable[str], out: Path, *, han: int = 7600, latin: int = 3600
             pad_id=0, unk_id=1, bos_id=2, eos_id=3,
             pad_piece=SPECIAL[0], unk_piece=SPECIAL[1], bos_piece=SPECIAL[2], eos_piece=SPECIAL[3],
             user_defined_symbols=symbols,
-            byte_fallback=True, split_digits=True, split_by_unicode_script=True,
+            hard_vocab_limit=False, byte_fallback=True, split_digits=True, split_by_unicode_script=True,
             normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
             input_sentence_size=400_000, shuffle_input_sentence=True,
             max_sentence_length=20_000, num_threads=2, minloglevel=1,

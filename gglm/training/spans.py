@@ -124,8 +124,13 @@ def recurring(x: Array, lexicon: Lexicon, rng: np.random.Generator, longest: int
     return found
 
 
-def mask_tokens(x: Array, free: Mask, rng: np.random.Generator, rate: float = 0.12) -> tuple[Array, Array, Array]:
-    """Mask runs of 1–4 of the ``free`` positions; returns (masked x, positions, their true ids)."""
+def mask_tokens(
+    x: Array, free: Mask, rng: np.random.Generator, vocab: int, rate: float = 0.12
+) -> tuple[Array, Array, Array]:
+    """Mask runs of 1–4 of the ``free`` positions; returns (masked x, positions, their true ids).
+
+    A tenth of them become a random common token instead of [MASK], a twentieth stay.
+    """
     hidden = np.zeros(len(x), bool)
     want = int(rate * free.sum())
     for _ in range(4 * want):
@@ -138,7 +143,7 @@ def mask_tokens(x: Array, free: Mask, rng: np.random.Generator, rate: float = 0.
     y, dice = x.copy(), rng.random(len(at))
     y[at[dice < 0.85]] = MASK
     swap = at[(dice >= 0.85) & (dice < 0.95)]
-    y[swap] = rng.integers(len(SPECIAL) + 256, 4000, len(swap))
+    y[swap] = rng.integers(len(SPECIAL) + 256, min(4000, vocab), len(swap))
     return y, at, x[at]
 
 
@@ -160,7 +165,7 @@ def slots_example(x: Array, lexicon: Lexicon, rng: np.random.Generator, budget: 
             if i != keep and len(slot_of) < budget:
                 drop[p + 1 : p + length] = True
                 slot_of[p] = (starts[keep], length)
-    y, masked, labels = mask_tokens(x, free & ~drop, rng)
+    y, masked, labels = mask_tokens(x, free & ~drop, rng, len(lexicon.content))
     y[list(slot_of)] = QUERY
     shift = np.cumsum(~drop) + 1  # position of x[i] in the output: two prefix tokens come first
     tokens = np.concatenate([[TASK_ID["预训"], PARA], y[~drop]])
@@ -238,7 +243,7 @@ def question_example(
     if other is not None:
         passage, answers = other, [[] for _ in answers]
         free = lexicon.content[passage].copy()
-    y, masked, labels = mask_tokens(passage, free, rng)
+    y, masked, labels = mask_tokens(passage, free, rng, len(lexicon.content))
     if len(question) > 94:
         return None
     encoded = layout("问答", question, np.zeros(0, np.int64), y, lexicon.content)

@@ -1,0 +1,225 @@
+"""Training: examples point where they say, runs resume exactly, vectors and Muon do their job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gglm.config import PRESETS, GGLMConfig
+from gglm.errors import DataError
+from gglm.model import ChatGGLM
+from gglm.tokenizer import QUERY, Tokenizer, train
+from gglm.training import vectors
+from gglm.training.batch import collate, losses
+from gglm.training.corpus import Shards, build_shards
+from gglm.training.optim import make_optimizers, orthogonalize, trapezoid
+from gglm.training.reading import QuestionSampler, crop, load_questions
+from gglm.training.spans import Lexicon, pretraining_example, question_example, recurring, slots_example
+from gglm.training.trainer import RunSettings, Trainer
+
+PLACES = ["青石镇", "白云山庄", "望江码头", "长风书院", "落霞湖公园"]
+THINGS = ["木版年画", "手工油纸伞", "桂花米酒", "竹编灯笼", "古法红糖"]
+
+
+def _documents() -> list[str]:
+    out = []
+    for i, place in enumerate(PLACES):
+        for j, thing in enumerate(THINGS):
+            out.append(
+                f"{place}位于第{i + 1}区。{place}的{thing}始于18{i}{j}年，远近闻名！\n"
+                f"每到秋天，游客来到{place}购买{thing}，商铺从早上九点开到晚上八点。"
+                f"制作{thing}需要{j + 3}道工序，师傅们说：“慢工出细活。”当地人把{thing}当作礼物，送给远方的亲友。"
+            )
+    return out
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    latin = "the quick brown fox jumps over the lazy dog while many other animals sleep and dream of food"
+    return train([*_documents(), latin * 3], tmp_path_factory.mktemp("tok") / "tokenizer.model", latin=90)
+
+
+@pytest.fixture(scope="module")
+def shards(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    folder = tmp_path_factory.mktemp("shards")
+    build_shards(iter([d * 2 for d in _documents()]), tokenizer, folder)
+    return Shards(folder)
+
+
+@pytest.fixture(scope="module")
+def lexicon(tokenizer: Tokenizer, shards: Shards) -> Lexicon:
+    return Lexicon.build(tokenizer, shards, frequent=0.05)
+
+
+def _tiny(tokenizer: Tokenizer) -> GGLMConfig:
+    return GGLMConfig.from_dict({**PRESETS["tiny"].to_dict(), "vocab_size": (len(tokenizer) + 63) // 64 * 64})
+
+
+def test_recurring_spans_really_recur(tokenizer: Tokenizer, lexicon: Lexicon) -> None:
+    x = tokenizer.encode(_documents()[0]).astype(np.int64)
+    clusters = recurring(x, lexicon, np.random.default_rng(0))
+    assert any(tokenizer.decode(x[s : s + n]) == "木版年画" for n, starts in clusters for s in starts)
+    taken = np.zeros(len(x), int)
+    for n, starts in clusters:
+        assert len({tuple(x[s : s + n]) for s in starts}) == 1
+        for s in starts:
+            taken[s : s + n] += 1
+    assert taken.max() == 1, "spans of different clusters overlap"
+
+
+def test_slots_point_at_the_span_that_was_taken_out(tokenizer: Tokenizer, lexicon: Lexicon) -> None:
+    x = tokenizer.encode(_documents()[3]).astype(np.int64)
+    example = slots_example(x, lexicon, np.random.default_rng(1))
+    assert example is not None
+    assert example.slots
+    text = tokenizer.decode(x)
+    for position, spans in example.slots:
+        assert example.tokens[position] == QUERY
+        for first, last in spans:
+            assert example.allowed[first : last + 1].all()
+            assert text.count(tokenizer.decode(example.tokens[first : last + 1])) >= 2
+
+
+@pytest.mark.parametrize("clause", [False, True])
+def test_question_forms_answer_from_the_passage_or_null(tokenizer: Tokenizer, lexicon: Lexicon, clause: bool) -> None:
+    x = tokenizer.encode(_documents()[7] * 2).astype(np.int64)
+    rng = np.random.default_rng(2)
+    example = question_example(x, None, lexicon, rng, clause)
+    assert example is not None
+    assert example.relevant == 1.0
+    base = int(np.flatnonzero(example.segments == 2)[0])
+    assert all(first >= base and last >= first for _, spans in example.slots for first, last in spans)
+    null = question_example(x, x[:40], lexicon, rng, clause)
+    assert null is not None
+    assert null.relevant == 0.0
+    assert all(spans == [(0, 0)] for _, spans in null.slots)
+
+
+def test_crop_keeps_the_answer(tokenizer: Tokenizer) -> None:
+    passage = np.arange(100, 400)
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        first = int(rng.integers(0, 280))
+        cut, span = crop(passage, (first, first + 10), 64, rng)
+        assert span is not None
+        assert len(cut) == 64
+        assert (cut[span[0] : span[1] + 1] == passage[first : first + 11]).all()
+
+
+def test_questions_land_on_their_answer(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    context = _documents()[2]
+    file = tmp_path / "qa.jsonl"
+    start = context.index("桂花米酒")
+    answer = '{"text": "桂花米酒", "start": %d}' % start
+    row = '{"question": "买什么？", "context": "%s", "answers": [%s], "answerable": true}'
+    file.write_text(row % (context.replace("\n", "\\n"), answer) + "\n", encoding="utf-8")
+    questions, passages = load_questions([file], tokenizer)
+    assert passages == [context]
+    sampler = QuestionSampler(questions, None, [], tokenizer.is_content, seed=0)
+    for number in range(5):
+        example = sampler.example(number, 60)
+        ((_, [(first, last)]),) = example.slots
+        assert tokenizer.decode(example.tokens[first : last + 1]) == "桂花米酒"
+        assert len(example.tokens) <= 60
+
+
+def test_missing_shards_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="chatgglm train"):
+        Shards(tmp_path)
+
+
+def test_vectors_put_words_of_a_kind_together(tokenizer: Tokenizer, shards: Shards) -> None:
+    size = (len(tokenizer) + 63) // 64 * 64
+    got = vectors.train(shards, tokenizer, vocab=size, bigrams=128, dim=16, contexts=200)
+    assert got["tokens"].shape == (size, 16)
+    assert (np.diff(got["keys"][got["keys"] >= 0]) > 0).all()
+    digits = [int(tokenizer.encode(c)[0]) for c in "345"]
+    other = int(tokenizer.encode("湖")[0])
+    v = got["tokens"] / (np.linalg.norm(got["tokens"], axis=1, keepdims=True) + 1e-9)
+    assert v[digits[0]] @ v[digits[1]] > v[digits[0]] @ v[other]
+    model = ChatGGLM(
+        GGLMConfig.from_dict({**_tiny(tokenizer).to_dict(), "bigrams": 128, "d_model": 16, "num_heads": 1})
+    )
+    vectors.start_from(model, got)
+    pair = tokenizer.encode("年画").astype(np.int64)
+    row = model.encoder.embedding.bigram_rows(torch.from_numpy(pair)[None])[0, 1]
+    assert int(got["keys"][row]) == int(pair[0]) * size + int(pair[1])
+
+
+def test_text_vectors_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    file = tmp_path / "glove.txt"
+    rng = np.random.default_rng(0)
+    file.write_text("\n".join(f"{w} " + " ".join(f"{x:.3f}" for x in rng.normal(size=8)) for w in "年画米酒"), "utf-8")
+    got = vectors.load_text_vectors(file, tokenizer, 1000, 16)
+    assert got.shape == (1000, 16)
+    assert np.abs(got[int(tokenizer.encode("年")[0])]).sum() > 0
+    (tmp_path / "bad.txt").write_text("nothing here\n", "utf-8")
+    with pytest.raises(DataError, match="no word vectors"):
+        vectors.load_text_vectors(tmp_path / "bad.txt", tokenizer, 1000, 16)
+
+
+def test_orthogonalize_gives_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((2, 24, 64), (2, 64, 24)):
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)).float())
+        assert float(values.min()) > 0.6
+        assert float(values.max()) < 1.35
+
+
+def test_rate_rises_stays_and_falls() -> None:
+    rates = [trapezoid(p, step=1000, decay=0.5) for p in (0.1, 0.4, 0.75, 1.0)]
+    assert rates == pytest.approx([1.0, 1.0, 0.5, 0.01])
+    assert trapezoid(0.0, step=0, warmup=100) == pytest.approx(0.01)
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tokenizer: Tokenizer, shards: Shards, lexicon: Lexicon, tmp_path: Path
+) -> None:
+    def make(out: str, steps: int) -> Trainer:
+        torch.manual_seed(0)
+        model = ChatGGLM(GGLMConfig.from_dict({**_tiny(tokenizer).to_dict(), "dropout": 0.1}))
+
+        def stream(step: int, progress: float) -> list:
+            rng = np.random.default_rng([3, step])
+            rows = [pretraining_example(shards, lexicon, rng, 96) for _ in range(4)]
+            return [rows[:2], rows[2:]]
+
+        weights = {"span": 1.0, "masked": 0.5, "relevance": 0.2}
+        return Trainer(
+            model, make_optimizers(model, 1e-3, 0.01), stream, weights, RunSettings(tmp_path / out, steps=steps)
+        )
+
+    whole = make("whole", 6)
+    whole.run()
+    first = make("parts", 6)
+    for _ in range(3):
+        first._step()
+    first.save()
+    second = make("parts", 6)
+    assert second.step == 3
+    second.run()
+    for (name, a), b in zip(whole.ema.items(), second.ema.values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_losses_fall_on_a_repeated_batch(tokenizer: Tokenizer, shards: Shards, lexicon: Lexicon) -> None:
+    torch.manual_seed(0)
+    model = ChatGGLM(_tiny(tokenizer))
+    rng = np.random.default_rng(5)
+    batch = collate([pretraining_example(shards, lexicon, rng, 96) for _ in range(6)])
+    optimizers = make_optimizers(model, 3e-3, 0.02)
+
+    def total() -> torch.Tensor:
+        parts = losses(model, batch)
+        return parts["span"][0] / parts["span"][1] + 0.5 * parts["masked"][0] / parts["masked"][1]
+
+    before = float(total().detach())
+    for _ in range(40):
+        total().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad()
+    assert float(total().detach()) < 0.5 * before
