@@ -26,6 +26,8 @@ MATCH_CODES = 8
 SEGMENTS = 3
 NEGATIVE = -1e4
 """Logit of what is not allowed; finite, so that a row with nothing allowed gives no NaN."""
+OUTSIDE = -8.0
+"""Start log-probability of copyable positions that the span head does not judge (question, history)."""
 
 
 class Linear(nn.Linear):
@@ -394,7 +396,9 @@ class Pointer(nn.Module):
         both = last & F.pad(memory.tokens, (2, 0))[:, None, :-2].eq(previous[..., :1])
         score = score + self.follow[0] * last + self.follow[1] * both
         if memory.first is not None and start == 0:
-            score = torch.cat([score[:, :1] + self.first * memory.first[:, None], score[:, 1:]], 1)
+            # Outside the passage the span head says nothing: neither favoured nor pushed below what is masked.
+            first = memory.first.masked_fill(memory.first < NEGATIVE / 2, OUTSIDE)
+            score = torch.cat([score[:, :1] + self.first * first[:, None], score[:, 1:]], 1)
         return score.masked_fill(~memory.copyable[:, None], NEGATIVE).log_softmax(-1)
 
 
