@@ -20,11 +20,12 @@ from gglm.errors import WeightsError
 from gglm.model import Memory
 from gglm.quantize import quantize
 from gglm.reading import Decoded, Part, Spans, TokenizedSource, Window, decode, merge, windows
-from gglm.tasks import Encoded, Task, encode_task, pad_batch
+from gglm.tasks import Task, encode_task, encode_writing, pad_batch
 from gglm.tokenizer import EOS, PAD
 from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, Turn
 from gglm.weights import ReaderSettings, Weights, load
 
+SUMMARY = SamplingOptions(max_tokens=160)
 Request = tuple[str, Sequence[Source], Sequence[Turn]]
 BATCH_TOKENS = 4096
 """Tokens encoded at once: enough to keep one core busy, little enough to stay in memory."""
@@ -121,8 +122,7 @@ class Engine:
         found = []
         for number, sources in enumerate(tokenized):
             spans: list[Spans | None] = [
-                merge(len(s.ids), parts[number, i]) if (number, i) in parts else None
-                for i, s in enumerate(sources)
+                merge(len(s.ids), parts[number, i]) if (number, i) in parts else None for i, s in enumerate(sources)
             ]
             decoded = decode(sources, spans, self.settings.max_answer_tokens)
             found.append(Evidence(decoded, tuple(s.relevance if s else -np.inf for s in spans)))
@@ -173,8 +173,7 @@ class Engine:
         """The question made to stand alone by the decoder; unchanged where the weights cannot."""
         if not history or not self.can("改写"):
             return question
-        source = Source(followup.transcript(history))
-        written = self._write("改写", question, [source], SamplingOptions(max_tokens=96))
+        written = self.write("改写", question, history, options=SamplingOptions(max_tokens=96))
         return written.text.strip() or question
 
     def _stand_alone(self, question: str, history: Sequence[Turn]) -> str:
@@ -186,7 +185,7 @@ class Engine:
     def summarize(self, text: str, options: SamplingOptions | None = None) -> Generation:
         """A summary: written where the decoder is good enough, else the most central sentences."""
         if self.can("摘要"):
-            return self._write("摘要", "", [Source(text)], options or SamplingOptions(max_tokens=160))
+            return self.write("摘要", "", (), [Source(text)], options or SUMMARY)
         pieces = summary.extract(text)
         written = "".join(p.text for p in pieces)
         return Generation(written, pieces, "stop", len(self.tokenizer.encode(written)))
@@ -206,28 +205,26 @@ class Engine:
         joined = render.join(pieces)
         return Generation("".join(p.text for p in joined), joined, "stop", len(pieces))
 
-    def chat(
-        self, message: str, history: Sequence[Turn] = (), options: SamplingOptions | None = None
-    ) -> Generation:
+    def chat(self, message: str, history: Sequence[Turn] = (), options: SamplingOptions | None = None) -> Generation:
         """Small talk and questions about ChatGGLM itself.
 
         Raises:
             WeightsError: these weights hold no trained chat.
         """
         self._need("对话")
-        return self._write("对话", message, _history(history), options or SamplingOptions())
+        return self.write("对话", message, history, options=options)
 
     def stream_chat(
         self, message: str, history: Sequence[Turn] = (), options: SamplingOptions | None = None
     ) -> Iterator[Piece]:
         """`chat`, piece by piece."""
         self._need("对话")
-        return self._stream("对话", message, _history(history), options or SamplingOptions())
+        return self.stream("对话", message, history, options=options)
 
     def stream_summarize(self, text: str, options: SamplingOptions | None = None) -> Iterator[Piece]:
         """`summarize`, piece by piece."""
         if self.can("摘要"):
-            yield from self._stream("摘要", "", [Source(text)], options or SamplingOptions(max_tokens=160))
+            yield from self.stream("摘要", "", (), [Source(text)], options or SUMMARY)
         else:
             yield from summary.extract(text)
 
@@ -244,7 +241,7 @@ class Engine:
             sentence = text[start:end]
             body = sentence.strip()
             if body:
-                for piece in self._stream(task, "", [Source(body)], options or SamplingOptions()):
+                for piece in self.stream(task, "", (), [Source(body)], options):
                     yield Piece(piece.text)  # a sentence's own offsets mean nothing to the caller
             tail = "\n" if sentence.endswith("\n") else " " if direction == "zh-en" else ""
             if tail:
@@ -262,48 +259,73 @@ class Engine:
         self, task: Task, question: str, sources: Sequence[Source], max_windows: int = 4
     ) -> tuple[Memory, render.Origins]:
         """What the decoder reads: windows end to end (the first ``max_windows``), and their origins."""
-        tokenized = [TokenizedSource.of(self.tokenizer, s) for s in sources or [Source("")]]
+        tokenized = [TokenizedSource.of(self.tokenizer, s) for s in sources]
         size, overlap = self.model.config.window, self.settings.overlap
         batch = windows(task, self.tokenizer, question, tokenized, size, overlap)[:max_windows]
         if not batch:
-            batch = [Window(0, 0, 0, self._without_passage(task, question))]
+            batch = [Window(0, 0, 0, encode_task(task, self.tokenizer, question, "", ""))]
         hidden, tokens, passage = self._encode(batch)
+        return self._memory(hidden, tokens, passage, passage), render.Origins.of(batch, tokenized, tokens.shape[1])
+
+    @torch.inference_mode()
+    def memory_of_talk(self, task: Task, message: str, history: Sequence[Turn]) -> tuple[Memory, render.Origins]:
+        """What the decoder reads in 对话 and 改写; what it copies there is no source to quote."""
+        encoded, copyable = encode_writing(task, self.tokenizer, message, history)
+        window = Window(0, 0, 0, encoded)
+        hidden, tokens, passage = self._encode([window])
+        memory = self._memory(hidden, tokens, passage, torch.from_numpy(copyable)[None])
+        return memory, render.Origins.of([window], [], tokens.shape[1])
+
+    def _memory(self, hidden: Tensor, tokens: Tensor, passage: Tensor, copyable: Tensor) -> Memory:
         start, _ = self.model.span_logits(hidden, passage)
         flat = tokens.reshape(1, -1)
-        memory = Memory(
+        return Memory(
             hidden=hidden.reshape(1, flat.shape[1], -1),
             tokens=flat,
             readable=flat.ne(PAD),
-            copyable=passage.reshape(1, -1),
+            copyable=copyable.reshape(1, -1),
             first=start.reshape(1, -1).log_softmax(-1),
         )
-        return memory, render.Origins.of(batch, tokenized, tokens.shape[1])
-
-    def _without_passage(self, task: Task, question: str) -> Encoded:
-        return encode_task(task, self.tokenizer, question, "", "")
 
     def _rules(self, task: Task) -> generate.Rules:
         """In 问答 digits and Latin words can only be copied."""
         copy_only = torch.from_numpy(self.tokenizer.copy_only) if task == "问答" else None
         return generate.Rules.standard(len(self.tokenizer), copy_only)
 
-    def _stream(
-        self, task: Task, question: str, sources: Sequence[Source], options: SamplingOptions
-    ) -> Iterator[Piece]:
-        memory, origins = self.memory(task, question, sources)
-        steps = generate.stream(self.model, memory, options, self._rules(task))
-        pieces = render.tokens_to_pieces(steps, self.tokenizer, origins, sources)
-        yield from render.StopFilter(options.stop)(pieces)
+    def write(
+        self, task: Task, text: str, history: Sequence[Turn] = (), sources: Sequence[Source] = (),
+        options: SamplingOptions | None = None,
+    ) -> Generation:  # fmt: skip
+        """Whatever the decoder writes for a task, trained for it or not.
 
-    def _write(
-        self, task: Task, question: str, sources: Sequence[Source], options: SamplingOptions
-    ) -> Generation:
-        memory, origins = self.memory(task, question, sources)
+        Args:
+            text: message or question; empty where the task reads ``sources`` only.
+        """
+        options = options or SamplingOptions()
+        memory, origins = self._prepare(task, text, history, sources)
         steps = generate.generate(self.model, memory, options, self._rules(task))
         stop = render.StopFilter(options.stop)
         pieces = render.join(stop(render.tokens_to_pieces(steps, self.tokenizer, origins, sources)))
         ended = stop.stopped or (bool(steps) and steps[-1].token == EOS)
         return Generation("".join(p.text for p in pieces), pieces, "stop" if ended else "length", len(steps))
+
+    def stream(
+        self, task: Task, text: str, history: Sequence[Turn] = (), sources: Sequence[Source] = (),
+        options: SamplingOptions | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
+        """`write`, token by token as they are chosen (no beams)."""
+        options = options or SamplingOptions()
+        memory, origins = self._prepare(task, text, history, sources)
+        steps = generate.stream(self.model, memory, options, self._rules(task))
+        pieces = render.tokens_to_pieces(steps, self.tokenizer, origins, sources)
+        yield from render.StopFilter(options.stop)(pieces)
+
+    def _prepare(
+        self, task: Task, text: str, history: Sequence[Turn], sources: Sequence[Source]
+    ) -> tuple[Memory, render.Origins]:
+        if task in ("对话", "改写"):
+            return self.memory_of_talk(task, text, history)
+        return self.memory(task, text, sources)
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -316,11 +338,6 @@ def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]
         batch.append(i)
     if batch:
         yield batch
-
-
-def _history(history: Sequence[Turn]) -> list[Source]:
-    text = followup.transcript(history)
-    return [Source(text)] if text else []
 
 
 def _sigmoid(x: float) -> float:

@@ -10,20 +10,21 @@ from gglm.types import Turn
 _REFERENCE = re.compile(
     r"它|他|她|其中|该(?!如何|怎|不)|这(?!样的话)|那(?!么多)|前者|后者|上述|上面|前面|刚才|此外|还有|另外|除此|同样"
 )
-_OPENING = re.compile(
-    r"^(那|还|再|又|然后|所以|但|而|为什么|怎么|多少|多久|什么时候|哪里|谁|如果|可以|能不能|需要)"
-)
+_LINK = re.compile(r"^(那|还|再|又|然后|所以|但|而|如果)")
+_BARE = re.compile(r"^(为什么|怎么|多少|多久|几|什么|哪|谁|可以|能|需要)")
 _ELLIPSIS = re.compile(r"呢[?？。!！]*$")
 _HAN = re.compile(r"[\u3400-\u9fff]")
-MAX_TURNS = 6
 
 
 def depends(question: str) -> bool:
     """Does the question seem to lean on what was said before?"""
     question = question.strip()
-    short = len(_HAN.findall(question)) <= 10
+    han = len(_HAN.findall(question))
     return bool(
-        _REFERENCE.search(question) or _ELLIPSIS.search(question) or (short and _OPENING.match(question))
+        _REFERENCE.search(question)
+        or _ELLIPSIS.search(question)
+        or (han <= 10 and _LINK.match(question))
+        or (han <= 4 and _BARE.match(question))
     )
 
 
@@ -37,9 +38,3 @@ def stand_alone(question: str, history: Sequence[Turn]) -> str:
         return question
     topic = next((q for q in reversed(asked) if not depends(q)), asked[-1])
     return f"{topic} {question.strip()}"
-
-
-def transcript(history: Sequence[Turn]) -> str:
-    """The last turns as the decoder reads them."""
-    names = {"user": "用户", "assistant": "助手"}
-    return "\n".join(f"{names[t.role]}：{t.content.strip()}" for t in history[-MAX_TURNS:])

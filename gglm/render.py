@@ -32,6 +32,8 @@ class Origins:
         """Positions of windows laid end to end, each padded to ``padded`` tokens."""
         source, start, end = (np.full(len(windows) * padded, -1, np.int32) for _ in range(3))
         for row, window in enumerate(windows):
+            if not window.count:
+                continue
             base = row * padded + window.encoded.base
             here = slice(base, base + window.count)
             there = slice(window.first, window.first + window.count)

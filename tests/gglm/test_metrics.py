@@ -124,9 +124,7 @@ def test_chrf_equals_sacrebleu() -> None:
     assert metrics.chrf(["hello"], ["hallo"]) == pytest.approx(32.666666666666664)
 
 
-@given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=10), st.lists(st.integers(0, 5), min_size=1, max_size=10)
-)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=10), st.lists(st.integers(0, 5), min_size=1, max_size=10))
 def test_auroc_is_the_share_of_ordered_pairs(positives: list[int], negatives: list[int]) -> None:
     pairs = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positives for n in negatives]
     assert metrics.auroc(positives, negatives) == pytest.approx(sum(pairs) / len(pairs))
