@@ -290,7 +290,7 @@ class Engine:
     def _rules(self, task: Task) -> generate.Rules:
         """In 问答 digits and Latin words can only be copied."""
         copy_only = torch.from_numpy(self.tokenizer.copy_only) if task == "问答" else None
-        return generate.Rules.standard(len(self.tokenizer), copy_only)
+        return generate.Rules.standard(len(self.tokenizer), self.model.config.vocab_size, copy_only)
 
     def write(
         self, task: Task, text: str, history: Sequence[Turn] = (), sources: Sequence[Source] = (),

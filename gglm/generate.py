@@ -42,10 +42,13 @@ class Rules:
     copy_only: Tensor | None = None
 
     @classmethod
-    def standard(cls, vocab_size: int, copy_only: Tensor | None = None) -> Rules:
-        """Special tokens are forbidden, except the end."""
+    def standard(cls, pieces: int, vocab_size: int, copy_only: Tensor | None = None) -> Rules:
+        """Special tokens are forbidden, except the end; so is the table's padding beyond ``pieces``."""
         forbidden = torch.zeros(vocab_size, dtype=torch.bool)
         forbidden[: len(SPECIAL)] = True
+        forbidden[pieces:] = True
+        if copy_only is not None:
+            copy_only = torch.nn.functional.pad(copy_only, (0, vocab_size - len(copy_only)))
         forbidden[EOS] = False
         return cls(forbidden, copy_only)
 

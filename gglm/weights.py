@@ -195,7 +195,7 @@ def load(folder: Path | None = None) -> Weights:
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{folder / CONFIG}: the model's shape cannot be used: {error}") from None
     tokenizer = Tokenizer(folder / TOKENIZER)
-    if len(tokenizer) != model_config.vocab_size:
+    if len(tokenizer) > model_config.vocab_size:  # the table is padded to a multiple of 64
         raise WeightsError(
             f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model {model_config.vocab_size}"
         )
