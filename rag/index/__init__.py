@@ -1,0 +1,1 @@
+"""Indexes derived from SQL: BM25 postings and vectors, in immutable generations."""

@@ -1,0 +1,144 @@
+"""Files that survive a crash: written whole, fsynced, named by ASCII, never pickled."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.errors import IndexUnavailable
+from rag.ports import IdArray
+
+LARGEST = 1 << 17
+"""Segments of this many chunks are merged no further: it bounds the memory and time of a publish."""
+_FANOUT = 4
+
+
+class Sized(Protocol):
+    """Something that knows how many chunks it holds."""
+
+    def __len__(self) -> int: ...
+
+
+def merge_from(segments: Sequence[Sized]) -> int:
+    """Index from which the segments at the end should become one, so that each is at least
+    four times as large as the next: few segments to search, little rewriting when adding."""
+    first = max(len(segments) - 1, 0)
+    size = len(segments[-1]) if segments else 0
+    while first > 0 and len(segments[first - 1]) < _FANOUT * size and len(segments[first - 1]) + size <= LARGEST:
+        first -= 1
+        size += len(segments[first])
+    return first
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """A new file, on the disk when this returns."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """A new ``.npy`` file, on the disk when this returns."""
+    with open(path, "xb") as file:
+        np.save(file, array, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A new JSON file, on the disk when this returns."""
+    write_bytes(path, json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8"))
+
+
+def read_array(path: Path) -> npt.NDArray[Any]:
+    """A ``.npy`` file, memory-mapped.
+
+    Raises:
+        IndexUnavailable: it is missing or damaged.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise damaged(path, error) from error
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        IndexUnavailable: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: object) -> IndexUnavailable:
+    """The error for an index file that cannot be used."""
+    return IndexUnavailable(
+        f"The index file {'/'.join(path.parts[-4:])} cannot be read ({error}). "
+        "`chatgglm kb rebuild` makes the index again from the database."
+    )
+
+
+def link(source: Path, target: Path) -> None:
+    """The same immutable file under a second name, without copying where the file system can."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+        with open(target, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes names in a folder durable (Windows needs no such thing and cannot)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Deletes a folder; what another process holds open (Windows) is left for the next time."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(folder)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    total = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+def member(ids: IdArray, among: IdArray) -> npt.NDArray[np.bool_]:
+    """For each of ``ids`` whether it is one of ``among``, which must be ascending."""
+    if not len(among):
+        return np.zeros(len(ids), dtype=bool)
+    at = np.searchsorted(among, ids)
+    at[at == len(among)] = 0
+    return among[at] == ids
+
+
+def id_array(ids: Sequence[int] | IdArray) -> IdArray:
+    """Chunk ids, ascending and each once."""
+    return np.unique(np.asarray(ids, dtype=np.int64))
