@@ -25,6 +25,8 @@ RELEVANT = 0.2
 """Below this relevance of the best passage, nothing relevant was found at all."""
 MIN_SUPPORT = 0.5
 """Share of an answer's characters that verified citations must stand for."""
+PASSAGE_CHARS = 480
+"""Size of an unmerged passage, the reader's window; `Settings.top_k` of these are read."""
 PIECE_CHARS = 4
 
 
@@ -158,7 +160,7 @@ class Answerer:
             found = self.retriever.find(asked.queries, kb, self.settings.candidates, filters)
         run.generation = found.generation
         if not found.passages:
-            reason: Reason = "nothing_relevant" if found.chunks else "empty_index"
+            reason: Reason = "empty_index" if found.empty else "nothing_relevant"
             yield self._refuse(run, reason, (), 0.0)
             return
         with run.timed("rerank"):
@@ -167,11 +169,11 @@ class Answerer:
             nearest = ranked[: 2 * self.settings.top_k]
             texts = self.retriever.texts([p.version_id for p in nearest])
             live = [p for p in nearest if p.version_id in texts]
-            passages = tuple(merge_neighbours(live, texts)[: self.settings.top_k])
+            passages = _cut(merge_neighbours(live, texts), self.settings.top_k)
         if not passages:
             yield self._refuse(run, "nothing_relevant", (), 0.0)
             return
-        yield Found(passages, found.generation, found.chunks)
+        yield Found(passages, found.generation)
         read = self._read(run, asked, passages, texts, history)
         yield self._conclude(run, read, passages, texts)
 
@@ -281,3 +283,15 @@ class Answerer:
             timings_ms=dict(run.timings),
             **fields,
         )
+
+
+def _cut(passages: Sequence[Passage], top_k: int) -> tuple[Passage, ...]:
+    """The first ``top_k`` passages, fewer where merged ones are longer than so many windows."""
+    kept: list[Passage] = []
+    room = top_k * PASSAGE_CHARS
+    for passage in passages[:top_k]:
+        room -= len(passage.text)
+        if kept and room < 0:
+            break
+        kept.append(passage)
+    return tuple(kept)

@@ -126,7 +126,7 @@ def eval_retrieval(
     """Recall@k and MRR over the distinct contexts of a file: lexical, dense, hybrid."""
     from rag.evaluation.retrieval import evaluate
     from rag.evaluation.rows import read_rows
-    from rag.index.lexical import BM25Index
+    from rag.index.lexical import Bm25Index
     from rag.index.vectors import FaissStore
     from rag.settings import get_settings
 
@@ -144,7 +144,7 @@ def eval_retrieval(
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done)
 
-        report = evaluate(read_rows(file), embedder, BM25Index(), vectors, step)
+        report = evaluate(read_rows(file), embedder, Bm25Index(), vectors, step)
     if as_json:
         print_json(report)
         return

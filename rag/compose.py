@@ -18,6 +18,8 @@ NOT_FOUND = "资料中没有找到这个问题的答案。"
 NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
 EMPTY = "资料中没有找到答案：这个知识库里还没有任何内容。请先添加文档，例如运行 chatgglm ingest 文件或文件夹。"
 
+ALTERNATIVE = 0.5
+"""How likely, beside the best answer, another one must be to be shown with it."""
 _ITEM = re.compile(
     r"\s*(?P<bullet>[-*•·●▪◦‣]\s+|[①-⑳]|[（(]?(?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）.、．]\s*(?!\d)|第[一二三四五六七八九十\d]{1,3}步[:：、，\s]?|步骤\s*[\d一二三四五六七八九十]{1,3}[:：、.\s]?)"
 )
@@ -70,15 +72,14 @@ def with_alternatives(draft: Draft, output: ReaderOutput, passages: Sequence[Pas
         passage = passages[index]
         text = passage.text[source.start : source.end]
         if (
-            score >= 0.6 * max(claim.score, 1e-9)
-            and score >= 0.35
+            score >= ALTERNATIVE
             and output.relevance[index] >= 0.5
             and len(text) <= 30
             and all(passage.document_id != other.document_id for other, _, _ in kept)
             and all(_differ(text, other.text[span.start : span.end]) for other, span, _ in kept)
             and _same_question(passage, source, claim)
         ):
-            kept.append((passage, source, score))
+            kept.append((passage, source, score * claim.score))
     if len(kept) == 1:
         return draft
     return replace(_joined(kept[:3], separator="；"), disagree=True)

@@ -54,8 +54,8 @@ class Found:
 
     passages: tuple[Passage, ...]
     generation: int
-    chunks: int
-    """Number of chunks in the index."""
+    empty: bool = False
+    """Nothing at all is indexed."""
 
 
 def fuse(rankings: Sequence[tuple[float, Sequence[int]]], k: int = RRF_K) -> dict[int, float]:
@@ -147,7 +147,7 @@ class Retriever:
         with self.database.session() as session:
             base = get_kb(session, kb)
             if base.generation == 0:
-                return Found((), 0, 0)
+                return Found((), 0, empty=True)
             index = self.index_manager.open(kb)
             allowed = self._allowed(session, base, filters) if filters else None
             depth = k
@@ -166,7 +166,7 @@ class Retriever:
             )
             for p in passages[:k]
         ]
-        return Found(tuple(scored), index.generation, len(index.lexical.ids()))
+        return Found(tuple(scored), index.generation, empty=not scored and not len(index.lexical.ids()))
 
     def generation(self, kb: str) -> int:
         """The visible index generation of a knowledge base; 0 before anything was indexed.

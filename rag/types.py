@@ -95,7 +95,8 @@ class ReaderOutput:
     """What a reader makes of a question and its passages (see `rag.ports.Reader`).
 
     ``spans`` are (passage index, Span into that passage's text, Span into ``text``) of the copied
-    stretches; ``alternatives`` are further answers as (score, passage index, Span into the passage).
+    stretches; ``alternatives`` are further answers as (score, passage index, Span into the passage),
+    the score being the likelihood relative to the answer given: 1 = just as likely.
     """
 
     text: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,8 +53,9 @@ class GGLMReader:
                 spans.append((piece.origin.source, origin, Span(at, at + len(piece.text))))
             at += len(piece.text)
         chosen = {(index, source.start, source.end) for index, source, _ in spans}
+        best = max((c.score for c in reading.candidates), default=0.0)
         alternatives = tuple(
-            (c.score, c.span.source, Span(c.span.start, c.span.end))
+            (math.exp(min(0.0, c.score - best)), c.span.source, Span(c.span.start, c.span.end))
             for c in reading.candidates
             if (c.span.source, c.span.start, c.span.end) not in chosen
         )

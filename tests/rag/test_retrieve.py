@@ -1,0 +1,181 @@
+"""Retrieval over a real store and real indexes: fusion, tombstones, filters, reranking, merging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag.errors import InvalidInput, NotFound
+from rag.retrieve import Filters, Retriever, fuse, merge_neighbours
+from rag.types import Passage
+from tests.rag.world import SentenceReader, World
+
+DOCUMENTS = {
+    "考勤制度.md": "# 年假\n\n员工连续工作满一年的，每年享受带薪年假五天。\n\n"
+    "# 病假\n\n病假须提交医院证明，病假工资按八成发放。",
+    "印章规定.md": "# 骑缝章\n\n合同满5页的须加盖骑缝章。\n\n# 外带\n\n外带公章须经总经理书面批准，由两人同行。",
+    "食堂.txt": "食堂午餐时间为十一点半到一点。\n\n晚餐时间为五点半到七点。",
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def retriever(world: World, reader: SentenceReader | None = None) -> Retriever:
+    return Retriever(world.database, world.indexes, world.embedder, reader, world.settings)
+
+
+def test_fusion_adds_weighted_reciprocal_ranks() -> None:
+    fused = fuse([(1.0, [1, 2]), (1.0, [2, 3])], k=60)
+    assert sorted(fused, key=lambda i: -fused[i]) == [2, 1, 3]
+    assert fused[2] == pytest.approx((61 / 62 + 1) / 2)
+    assert fuse([(1.0, [5]), (3.0, [5])])[5] == pytest.approx(1.0)
+    assert fuse([]) == {}
+
+
+@given(
+    rankings=st.lists(st.tuples(st.floats(0.1, 2), st.lists(st.integers(0, 9), unique=True, max_size=10)), max_size=4)
+)
+def test_fused_scores_lie_between_0_and_1(rankings: list[tuple[float, list[int]]]) -> None:
+    fused = fuse(rankings)
+    assert set(fused) == {i for _, ids in rankings for i in ids}
+    assert all(0 < score <= 1 + 1e-9 for score in fused.values())
+
+
+def test_the_fitting_passage_comes_first_with_its_scores_and_place(world: World) -> None:
+    ids = world.put(DOCUMENTS)
+    first, *rest = retriever(world).search("带薪年假有几天", k=3)
+    assert first.document_id == ids["考勤制度.md"]
+    assert (first.path, first.title, first.heading) == ("考勤制度.md", "考勤制度", "年假")
+    assert first.text == world.text(first.version_id)[first.char_start : first.char_end]
+    assert first.scores.lexical is not None
+    assert first.scores.dense is not None
+    assert first.score >= max(p.score for p in rest)
+    assert first.page == 1
+
+
+def test_a_deleted_document_never_surfaces_while_the_index_still_holds_it(world: World) -> None:
+    ids = world.put(DOCUMENTS)
+    world.delete(ids["考勤制度.md"])
+    for k in (1, 3, 10):
+        found = retriever(world).search("带薪年假有几天", k=k)
+        assert found
+        assert all(p.document_id != ids["考勤制度.md"] for p in found)
+    assert retriever(world).texts([1]) == {}
+
+
+def test_tombstones_do_not_eat_the_results(world: World) -> None:
+    """Many deleted chunks rank above the live one; it is found all the same."""
+    many = world.put({f"旧版{i}.md": f"带薪年假有{i}天，年假制度旧版。" for i in range(60)})
+    live = world.put({"新版.md": "年假改为五天。"})
+    for document_id in many.values():
+        world.delete(document_id)
+    assert [p.document_id for p in retriever(world).search("带薪年假有几天", k=5)] == [live["新版.md"]]
+
+
+def test_a_replaced_version_is_not_found_by_its_old_words(world: World) -> None:
+    world.put({"a.md": "旧密码是青苹果。"})
+    world.put({"a.md": "新密码是红石榴。"})
+    found = retriever(world).search("密码是青苹果吗", k=10)
+    assert [p.text for p in found] == ["新密码是红石榴。"]
+
+
+def test_knowledge_bases_are_apart(world: World) -> None:
+    world.put(DOCUMENTS)
+    world.put({"b.md": "另一个库里的年假是十天。"}, kb="other")
+    assert {p.path for p in retriever(world).search("年假几天", "other")} == {"b.md"}
+    assert "b.md" not in {p.path for p in retriever(world).search("年假几天")}
+    with pytest.raises(NotFound, match="nowhere"):
+        retriever(world).search("年假几天", "nowhere")
+
+
+def test_filters_restrict_by_document_path_tag_and_metadata(world: World) -> None:
+    ids = world.put(DOCUMENTS)
+    tagged = world.put({"hr/补充.md": "年假可以顺延到次年三月。"}, tags=["人事", "2026"])
+    search = retriever(world).search
+    one = Filters(documents=(ids["食堂.txt"],))
+    assert {p.path for p in search("年假几天", filters=one)} == {"食堂.txt"}
+    assert {p.path for p in search("年假几天", filters=Filters(path_prefix="hr/"))} == {"hr/补充.md"}
+    assert {p.document_id for p in search("年假几天", filters=Filters(tags=("人事",)))} == set(tagged.values())
+    assert search("年假几天", filters=Filters(tags=("人事", "没有"))) == []
+    assert search("年假几天", filters=Filters(meta={"year": 2026})) == []
+
+
+def test_the_readers_relevance_reorders(world: World) -> None:
+    world.put(DOCUMENTS)
+    found = retriever(world, SentenceReader()).search("病假工资怎么发", k=6)
+    assert found[0].heading == "病假"
+    assert found[0].scores.relevance is not None
+    scores = [p.score for p in found]
+    assert scores == sorted(scores, reverse=True)
+    plain = retriever(world, SentenceReader()).search("病假工资怎么发", k=6, rerank=False)
+    assert all(p.scores.relevance is None for p in plain)
+
+
+def test_the_same_question_gives_the_same_passages(world: World) -> None:
+    world.put(DOCUMENTS)
+    search = retriever(world, SentenceReader()).search
+    assert search("公章外带要谁批准") == search("公章外带要谁批准")
+
+
+@pytest.mark.parametrize("question", ["", "  \n ", "问" * 2001])
+def test_questions_that_cannot_be_used(world: World, question: str) -> None:
+    with pytest.raises(InvalidInput, match="问题"):
+        retriever(world).search(question)
+
+
+@pytest.mark.parametrize("question", ["\ud800年假", "年假\x00几天", "？？？", "🦀", "a" * 500, "%_'\"--"])
+def test_odd_questions_do_no_harm(world: World, question: str) -> None:
+    world.put(DOCUMENTS)
+    retriever(world).search(question)
+
+
+def test_an_empty_knowledge_base_gives_nothing(world: World) -> None:
+    assert retriever(world).search("年假") == []
+
+
+def piece(start: int, text: str, version: int = 1, chunk: int = 1, score: float = 0.0) -> Passage:
+    return Passage(chunk, "d", version, "t", "p", None, f"h{chunk}", start, start + len(text), text, score)
+
+
+WHOLE = "甲甲甲甲。\n\n乙乙乙乙。丙丙丙丙。"
+
+
+def test_neighbours_and_overlaps_become_one_passage() -> None:
+    a, b, c = piece(0, "甲甲甲甲。", 1, 1), piece(7, "乙乙乙乙。", 1, 2), piece(12, "丙丙丙丙。", 1, 3)
+    (joined,) = merge_neighbours([b, a, c], {1: WHOLE})
+    assert joined.text == WHOLE
+    assert (joined.char_start, joined.char_end, joined.chunk_id) == (0, 17, 2)
+    assert joined.heading == "h1"
+    (overlap,) = merge_neighbours([piece(0, WHOLE[:9]), piece(7, WHOLE[7:12])], {1: WHOLE})
+    assert overlap.text == WHOLE[:12]
+
+
+def test_what_is_not_merged() -> None:
+    a, c = piece(0, "甲甲甲甲。"), piece(12, "丙丙丙丙。", 1, 3)
+    assert merge_neighbours([a, c], {1: WHOLE}) == [a, c]  # text between
+    b = piece(7, "乙乙乙乙。", 2, 2)
+    assert merge_neighbours([a, b], {1: WHOLE, 2: WHOLE}) == [a, b]  # other version
+    near = piece(7, "乙乙乙乙。", 1, 2)
+    assert merge_neighbours([a, near], {1: WHOLE}, limit=8) == [a, near]  # too long
+
+
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 15)), min_size=1, max_size=8),
+    limit=st.integers(1, 60),
+)
+def test_merging_keeps_text_and_offsets_true(cuts: list[tuple[int, int]], limit: int) -> None:
+    text = "一二三四五\n六七八九十 甲乙丙丁" * 4
+    shown = [piece(a, text[a : a + n], 1, i) for i, (a, n) in enumerate(cuts)]
+    merged = merge_neighbours(shown, {1: text}, limit)
+    assert 1 <= len(merged) <= len(shown)
+    covered = set()
+    for p in merged:
+        assert p.text == text[p.char_start : p.char_end]
+        covered |= set(range(p.char_start, p.char_end))
+    assert all(set(range(p.char_start, p.char_end)) <= covered for p in shown)
