@@ -155,10 +155,11 @@ export class Client {
       } else if (
         (response.status === 429 || response.status === 503) &&
         attempt < MAX_RETRIES &&
+        error.retryAfter > 0 &&
         error.retryAfter <= MAX_WAIT_S
       ) {
         attempt += 1;
-        await pause(1000 * Math.max(1, error.retryAfter), signal);
+        await pause(1000 * error.retryAfter, signal);
       } else {
         throw error;
       }
