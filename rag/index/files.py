@@ -9,34 +9,13 @@ import shutil
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rag.errors import IndexUnavailable
 from rag.ports import IdArray
-
-LARGEST = 1 << 17
-"""Segments of this many chunks are merged no further: it bounds the memory and time of a publish."""
-_FANOUT = 4
-
-
-class Sized(Protocol):
-    """Something that knows how many chunks it holds."""
-
-    def __len__(self) -> int: ...
-
-
-def merge_from(segments: Sequence[Sized]) -> int:
-    """Index from which the segments at the end should become one, so that each is at least
-    four times as large as the next: few segments to search, little rewriting when adding."""
-    first = max(len(segments) - 1, 0)
-    size = len(segments[-1]) if segments else 0
-    while first > 0 and len(segments[first - 1]) < _FANOUT * size and len(segments[first - 1]) + size <= LARGEST:
-        first -= 1
-        size += len(segments[first])
-    return first
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
