@@ -7,18 +7,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
+from urllib.parse import urlencode
 
-from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 
 from api import conversations as store
 from api.auth import Principal
 from api.limits import Slot
+from api.models import Conversation
 from api.runtime import Runtime
 from gglm.errors import UserError
 from rag.errors import Conflict
-from rag.retrieve import check_question
+from rag.retrieve import usable_question
 from rag.store.kbs import get_kb
 from rag.types import Turn
 
@@ -60,16 +60,14 @@ async def prepare(
         NotFound: no such knowledge base or conversation.
         Forbidden: a knowledge base that is not open to this party.
     """
-    check_question(question, runtime.settings)
+    question = usable_question(question, runtime.settings)
     database = await runtime.database()
 
     def check() -> Exchange:
         with database.session() as session:
             if conversation_id:
                 conversation = store.get(session, party, conversation_id)
-                exchange = Exchange(
-                    question, conversation.kb, store.history(session, conversation), conversation.id
-                )
+                exchange = Exchange(question, conversation.kb, store.history(session, conversation), conversation.id)
             else:
                 exchange = Exchange(question, party.kb(kb), list(history))
             get_kb(session, exchange.kb)
@@ -113,31 +111,28 @@ def events(service: Service, exchange: Exchange) -> Events:
 def _begin(service: Service, exchange: Exchange) -> None:
     if exchange.conversation_id is None:
         return
-    for _ in range(5):
-        try:
-            with service.database.session() as session:
-                conversation = session.get(store.Conversation, exchange.conversation_id)
-                if conversation is None:
-                    raise Conflict("The conversation was deleted meanwhile.")
-                exchange.message_id = store.begin(session, conversation, exchange.question)
-            return
-        except IntegrityError:  # another question in this conversation took the same place
-            continue
-    raise Conflict("Another question of this conversation is being stored. Try again.")
+    with service.database.session(write=True) as session:
+        conversation = session.get(Conversation, exchange.conversation_id)
+        if conversation is None:
+            raise Conflict("The conversation was deleted meanwhile.")
+        exchange.message_id = store.begin(session, conversation, exchange.question)
 
 
 def _finish(service: Service, exchange: Exchange, answer: dict[str, Any]) -> None:
     if exchange.message_id:
-        with service.database.session() as session:
+        with service.database.session(write=True) as session:
             store.finish(session, exchange.message_id, answer)
 
 
 def viewer_path(citation: dict[str, Any]) -> str:
     """The page that shows a citation in its document."""
-    return (
-        f"/view/{quote(citation['document_id'])}?version={citation['version_id']}"
-        f"&start={citation['char_start']}&end={citation['char_end']}"
-    )
+    where = {
+        "document": citation["document_id"],
+        "version": citation["version_id"],
+        "start": citation["char_start"],
+        "end": citation["char_end"],
+    }
+    return f"/viewer.html?{urlencode(where)}"
 
 
 def shown_at(answer: dict[str, Any], citation: dict[str, Any]) -> tuple[int, int]:

@@ -47,6 +47,11 @@ class Principal:
     kbs: tuple[str, ...] = ()
 
     @property
+    def visitor(self) -> bool:
+        """Whether it is a reader of a web page, not a key's holder."""
+        return self.owner.startswith("visitor:")
+
+    @property
     def admin(self) -> bool:
         """Whether it may do everything."""
         return "admin" in self.scopes
@@ -144,22 +149,33 @@ def key_to_dict(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def authenticate(session: Session, authorization: str, origin: str, local: bool) -> Principal:
+def authenticate(
+    session: Session, authorization: str, origin: str = "", local: bool = False, foreign: bool = False
+) -> Principal:
     """The party behind a request.
 
     ``authorization`` is the header (may be empty), ``origin`` the page's (may be empty), ``local``
-    whether the request comes from this machine.
+    whether the request comes from this machine, ``foreign`` whether from another site's page: such a
+    page never speaks for the user of this machine.
 
     Raises:
         Unauthorized: a key is needed and there is none, or it is not valid.
     """
     scheme, _, token = authorization.partition(" ")
     token = token.strip() if scheme.lower() == "bearer" else ""
+    keyless = not keys_exist(session)
     if token.startswith(TOKEN_PREFIX):
-        return _visitor(session, token, origin)
-    if not keys_exist(session):
-        if local:
+        visitor = _visitor(session, token, origin)
+        if visitor is None and keyless and local and not foreign:
             return LOCAL
+        if visitor is None:
+            raise Unauthorized("The widget's token is not valid here, or has expired. Ask for a new one.")
+        return visitor
+    if keyless:
+        if local and not foreign:
+            return LOCAL
+        if foreign:
+            raise Unauthorized("The widget needs a token: POST /v1/widget/sessions.")
         raise Unauthorized("This server needs an API key. Make one on it with: chatgglm keys create NAME")
     if not token:
         raise Unauthorized("Send an API key: Authorization: Bearer KEY.")
@@ -252,14 +268,13 @@ def iso(moment: datetime | None) -> str | None:
     return None if moment is None else moment.isoformat() + "Z"
 
 
-def _visitor(session: Session, token: str, origin: str) -> Principal:
+def _visitor(session: Session, token: str, origin: str) -> Principal | None:
+    """The visitor that a token speaks for; None if it is forged, expired, another page's, or its site is gone."""
     claims = _claims(session, token, 0)
-    if claims is None:
-        raise Unauthorized("The widget's token is not valid or has expired. Ask for a new one.")
-    if claims["s"] and session.get(WidgetSite, claims["s"]) is None:
-        raise Unauthorized("The site of this widget is no longer registered.")
+    if claims is None or (claims["s"] and session.get(WidgetSite, claims["s"]) is None):
+        return None
     if origin and normal_origin(origin) != claims["o"]:
-        raise Unauthorized("The widget's token belongs to another page.")
+        return None
     return Principal(f"visitor:{claims['v']}", frozenset({"ask"}), (claims["k"],))
 
 

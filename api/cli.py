@@ -267,9 +267,7 @@ DocumentOption = Annotated[str | None, typer.Option("--document", help="Id of a 
 
 @app.command()
 @friendly_errors
-def summarize(
-    file: FileArgument = None, document: DocumentOption = None, as_json: JsonOption = False
-) -> None:
+def summarize(file: FileArgument = None, document: DocumentOption = None, as_json: JsonOption = False) -> None:
     """Summarise a text."""
     text = _text(file, document)
     engine = _engine()
@@ -306,10 +304,10 @@ def _text(file: str | None, document: str | None) -> str:
         raise typer.BadParameter("give a file (- for stdin) or --document ID")
     if document is not None:
         from api.auth import LOCAL
-        from api.library import live_document, live_version
+        from api.library import open_document, version_of
 
         with _database().session() as session:
-            text = live_version(live_document(session, LOCAL, document)).text
+            text = version_of(session, open_document(session, LOCAL, document)).text
     elif file == "-":
         text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
     else:

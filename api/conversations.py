@@ -63,9 +63,7 @@ def page(
         statement = statement.where(or_(Conversation.title.contains(query, autoescape=True), said.exists()))
     if after:
         last = get(session, party, after)
-        statement = statement.where(
-            tuple_(Conversation.updated_at, Conversation.id) < tuple_(last.updated_at, last.id)
-        )
+        statement = statement.where(tuple_(Conversation.updated_at, Conversation.id) < tuple_(last.updated_at, last.id))
     statement = statement.order_by(Conversation.updated_at.desc(), Conversation.id.desc()).limit(limit + 1)
     rows = list(session.scalars(statement))
     return rows[:limit], len(rows) > limit
@@ -113,9 +111,7 @@ def begin(session: Session, conversation: Conversation, question: str) -> str:
     """Stores a question and an answer that is interrupted until `finish`; gives the answer's id."""
     last = session.scalar(select(func.max(Message.ordinal)).where(Message.conversation_id == conversation.id))
     ordinal = (last or 0) + 1
-    session.add(
-        Message(id=new_id(), conversation_id=conversation.id, ordinal=ordinal, role="user", content=question)
-    )
+    session.add(Message(id=new_id(), conversation_id=conversation.id, ordinal=ordinal, role="user", content=question))
     answer = Message(
         id=new_id(),
         conversation_id=conversation.id,
@@ -184,9 +180,7 @@ def rate(session: Session, message: Message, rating: str, comment: str) -> Feedb
 
 def conversation_to_dict(session: Session, conversation: Conversation) -> dict[str, Any]:
     """A conversation without its messages."""
-    count = session.scalar(
-        select(func.count()).select_from(Message).where(Message.conversation_id == conversation.id)
-    )
+    count = session.scalar(select(func.count()).select_from(Message).where(Message.conversation_id == conversation.id))
     return {
         "id": conversation.id,
         "kb": conversation.kb,

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth import Principal, authenticate
 from api.runtime import Runtime
-from api.security import is_local_peer
+from api.security import is_local_peer, same_origin
 from rag.settings import Settings
 from rag.store.session import Database
 
@@ -41,11 +41,12 @@ async def get_party(
     """Who asks. Raises Unauthorized."""
     authorization = request.headers.get("authorization", "")
     origin = request.headers.get("origin", "")
+    foreign = bool(origin) and not same_origin(origin, request.headers.get("host", ""))
     local = is_local_peer(request.scope)
 
     def look_up() -> Principal:
         with database.session() as session:
-            return authenticate(session, authorization, origin, local)
+            return authenticate(session, authorization, origin, local, foreign)
 
     return await run_in_threadpool(look_up)
 

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from gglm.errors import UserError
+from gglm.errors import UserError, WeightsError
 from rag.errors import ChatGGLMError
 
 log = logging.getLogger("chatgglm.api")
@@ -105,6 +105,8 @@ def describe(error: Exception) -> tuple[int, str, str]:
     """HTTP status, stable code and message of any error; unexpected ones are not described to strangers."""
     if isinstance(error, ChatGGLMError):
         return error.status, error.code, error.message
+    if isinstance(error, WeightsError):
+        return 501, "task_unavailable", str(error)
     if isinstance(error, UserError):
         return 500, "model_error", str(error)
     return 500, "internal_error", "Something unexpected went wrong. The server's log has the details."
@@ -202,6 +204,8 @@ def install(app: FastAPI) -> None:
             why = reason.get("ctx", {}).get("error", "cannot be parsed")
             message = f"The body is not valid JSON{where}: {why}."
             return error_response(request.scope, 400, "malformed_json", message)
+        if any(e["type"] == "missing" and tuple(e["loc"]) == ("body",) for e in found):
+            return error_response(request.scope, 400, "malformed_json", "The body is empty. Send a JSON object.")
         errors = [{"field": _field(e["loc"]), "message": e["msg"], "type": e["type"]} for e in found]
         first = errors[0]
         detail = f"{first['field']}: {first['message']}" if first["field"] else str(first["message"])
@@ -214,9 +218,7 @@ def install(app: FastAPI) -> None:
         code = {404: "not_found", 405: "method_not_allowed", 400: "bad_request"}.get(
             error.status_code, HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
         )
-        return error_response(
-            request.scope, error.status_code, code, str(error.detail), headers=error.headers
-        )
+        return error_response(request.scope, error.status_code, code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:

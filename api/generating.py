@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from api import asking, sse
 from api.auth import Principal
 from api.errors import describe, problem
-from api.library import live_document, live_version
+from api.library import open_document, version_of
 from api.runtime import Runtime
 from api.schemas import TextRequest
 from rag.errors import InvalidInput
@@ -40,7 +40,7 @@ async def source_text(runtime: Runtime, party: Principal, body: TextRequest) -> 
 
         def load() -> str:
             with database.session() as session:
-                return live_version(live_document(session, party, ident)).text
+                return version_of(session, open_document(session, party, ident)).text
 
         text = await run_in_threadpool(load)
     if not text or not text.strip():

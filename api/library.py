@@ -9,41 +9,34 @@ from sqlalchemy.orm import Session
 
 from api.auth import Principal, iso
 from rag.errors import InvalidInput, NotFound
+from rag.store.documents import get_document, live_version
 from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
 
 MAX_TEXT = 100_000
 """Characters of text that one request gets."""
 
 
-def live_document(session: Session, party: Principal, ident: str) -> Document:
-    """A document that is not deleted, in a knowledge base open to this party. Raises NotFound."""
-    document = session.get(Document, ident)
-    if (
-        document is None
-        or document.deleted_at is not None
-        or document.kb.deleted_at is not None
-        or not party.sees(document.kb.slug)
-    ):
+def open_document(session: Session, party: Principal, ident: str) -> Document:
+    """A live document in a knowledge base that is open to this party. Raises NotFound."""
+    document = get_document(session, ident)
+    if not party.sees(document.kb.slug):
         raise NotFound(f"There is no document «{ident}».")
     return document
 
 
-def live_version(document: Document) -> DocumentVersion:
-    """Its present version. Raises NotFound."""
-    for version in reversed(document.versions):
-        if version.deleted_at is None:
-            return version
-    raise NotFound(f"The document «{document.id}» has no content.")
+def version_of(session: Session, document: Document, number: int | None = None) -> DocumentVersion:
+    """The present version, or the one that a citation names (replaced text stays readable).
 
-
-def version_of(document: Document, number: int | None) -> DocumentVersion:
-    """The present version, or the one that a citation names (replaced text stays readable)."""
+    Raises:
+        NotFound: no such version of this document.
+    """
     if number is None:
-        return live_version(document)
-    for version in document.versions:
-        if version.id == number:
-            return version
-    raise NotFound(f"The document «{document.id}» has no version {number}.")
+        version = live_version(session, document.kb, document.path)
+    else:
+        version = session.get(DocumentVersion, number)
+    if version is None or version.document_id != document.id:
+        raise NotFound(f"The document «{document.id}» has no such version.")
+    return version
 
 
 def page(

@@ -69,9 +69,7 @@ class MessageCitation(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     message_id: Mapped[str] = mapped_column(ForeignKey("messages.id", ondelete="CASCADE"), index=True)
-    version_id: Mapped[int | None] = mapped_column(
-        ForeignKey("document_versions.id", ondelete="SET NULL"), index=True
-    )
+    version_id: Mapped[int | None] = mapped_column(ForeignKey("document_versions.id", ondelete="SET NULL"), index=True)
     document_id: Mapped[str] = mapped_column(String(36), index=True)
     marker: Mapped[int] = mapped_column()
     title: Mapped[str] = mapped_column(String(500))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
-from starlette.responses import FileResponse, Response
+from urllib.parse import urlencode
+
+from fastapi import FastAPI, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -22,11 +25,21 @@ class Pages(StaticFiles):
         return response
 
 
+class _Root(Mount):
+    """The root, but for the API's paths: there a wrong method is a 405, which a match here would hide."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
 def mount(app: FastAPI) -> None:
     """Adds the pages; call it last, since it answers every path that no route has."""
 
     @app.get("/view/{document_id}", include_in_schema=False)
-    async def view(document_id: str) -> FileResponse:
-        return FileResponse(STATIC / "viewer.html", headers={"Cache-Control": "no-cache"})
+    async def view(document_id: str, request: Request) -> RedirectResponse:
+        where = {"document": document_id, **request.query_params}
+        return RedirectResponse(f"/viewer.html?{urlencode(where)}")
 
-    app.mount("/", Pages(directory=STATIC, html=True), name="pages")
+    app.router.routes.append(_Root("/", app=Pages(directory=STATIC, html=True), name="pages"))

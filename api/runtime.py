@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import NotReady, describe
+from api.ingestion import IngestionWorker
 from api.limits import ModelPool
 from rag.settings import Settings
 
@@ -39,6 +40,7 @@ class Runtime:
         self.pool = ModelPool(settings.workers, settings.queue, settings.per_client, settings.queue_timeout_s)
         self._factory = factory
         self._service: Service | None = None
+        self._ingestion: IngestionWorker | None = None
         self._failure: Exception | None = None
         self._store_ready = threading.Event()
         self._models_ready = threading.Event()
@@ -89,9 +91,17 @@ class Runtime:
             self._sites = (time.monotonic(), origins)
         return origins
 
+    async def ingestion(self) -> IngestionWorker:
+        """Who works on uploads. Raises NotReady."""
+        await self.service()
+        assert self._ingestion is not None
+        return self._ingestion
+
     def close(self) -> None:
         """Stops the model threads."""
         self.pool.close()
+        if self._ingestion:
+            self._ingestion.close()
 
     async def _wait(self, event: asyncio.Event) -> Service:
         await event.wait()
@@ -109,6 +119,7 @@ class Runtime:
             service.warm()
             for task in self._preparations:
                 task(service)
+            self._ingestion = IngestionWorker(service)
             log.info("ready after %.1f s", time.monotonic() - begun)
         except Exception as error:
             self._failure = error

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from rag.types import Turn
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
 
 def _storable(text: str) -> str:
-    if "\x00" in text:
-        raise ValueError("must not contain the NUL character")
+    if _UNSTORABLE.search(text):
+        raise ValueError("must not contain NUL characters or lone surrogates")
     return text
 
 

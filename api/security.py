@@ -157,8 +157,7 @@ class Door:
         """Grants CORS to a registered site on widget routes; refuses writes and preflights of others."""
         extra["Vary"] = "Origin"
         widget = any(
-            scope["path"] == route or scope["path"].startswith((route + "/", route + "."))
-            for route in WIDGET_ROUTES
+            scope["path"] == route or scope["path"].startswith((route + "/", route + ".")) for route in WIDGET_ROUTES
         )
         if widget and normal_origin(origin) in await self.sites():
             extra["Access-Control-Allow-Origin"] = origin
@@ -174,8 +173,7 @@ class Door:
         preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         if preflight or scope["method"] not in SAFE_METHODS:
             raise OriginNotAllowed(
-                f"Pages of {origin[:200]} may not use this server. "
-                "Register the site with: chatgglm sites add ORIGIN"
+                f"Pages of {origin[:200]} may not use this server. Register the site with: chatgglm sites add ORIGIN"
             )
 
 

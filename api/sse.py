@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.responses import StreamingResponse
@@ -78,9 +78,12 @@ class Gone(Exception):
     """The client has closed the connection."""
 
 
-def stream(
-    slot: Slot, work: Callable[[Emitter], None], headers: Mapping[str, str] | None = None
-) -> StreamingResponse:
+def response(body: AsyncIterator[bytes]) -> StreamingResponse:
+    """A stream of events that proxies do not hold back."""
+    return StreamingResponse(body, headers=HEADERS, media_type="text/event-stream; charset=utf-8")
+
+
+def stream(slot: Slot, work: Callable[[Emitter], None]) -> StreamingResponse:
     """Runs ``work`` in ``slot``'s thread and streams what it emits; the slot is freed when the work ends."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -112,6 +115,4 @@ def stream(
         finally:
             emitter.cancel()
 
-    return StreamingResponse(
-        body(), headers={**HEADERS, **(headers or {})}, media_type="text/event-stream; charset=utf-8"
-    )
+    return response(body())

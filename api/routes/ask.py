@@ -15,14 +15,10 @@ from api.schemas import AskRequest, turns
 router = APIRouter(prefix="/v1/ask", tags=["asking"])
 
 
-@router.post(
-    "", response_model=None, responses={200: {"content": {"application/json": {}, "text/event-stream": {}}}}
-)
+@router.post("", response_model=None, responses={200: {"content": {"application/json": {}, "text/event-stream": {}}}})
 async def ask(body: AskRequest, runtime: RuntimeDep, party: Asker, client: Client) -> Response:
     """The document of `chatgglm ask --json`; with `stream`, server-sent events that end with it."""
-    exchange = await asking.prepare(
-        runtime, party, body.question, body.kb, turns(body.history), body.conversation_id
-    )
+    exchange = await asking.prepare(runtime, party, body.question, body.kb, turns(body.history), body.conversation_id)
     service = await runtime.service()
     slot = await runtime.pool.slot(client)
     if body.stream:

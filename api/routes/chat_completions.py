@@ -70,9 +70,7 @@ class ChatRequest(BaseModel):
     tools: list[dict[str, Any]] | None = None
 
 
-@router.post(
-    "", response_model=None, responses={200: {"content": {"application/json": {}, "text/event-stream": {}}}}
-)
+@router.post("", response_model=None, responses={200: {"content": {"application/json": {}, "text/event-stream": {}}}})
 async def complete(
     body: ChatRequest,
     request: Request,
@@ -107,9 +105,7 @@ def _split(messages: list[ChatMessage]) -> tuple[str, list[Turn]]:
     last = max((i for i, (role, _) in enumerate(spoken) if role == "user"), default=-1)
     if last < 0:
         raise BadRequest("`messages` needs a message with the role «user»: the question.")
-    history = [
-        Turn("user" if role == "user" else "assistant", text) for role, text in spoken[:last] if text.strip()
-    ]
+    history = [Turn("user" if role == "user" else "assistant", text) for role, text in spoken[:last] if text.strip()]
     return spoken[last][1], history
 
 

@@ -16,9 +16,7 @@ router = APIRouter(prefix="/v1/conversations", tags=["conversations"])
 
 
 @router.post("", status_code=201)
-def create(
-    body: ConversationRequest, database: DatabaseDep, party: Asker, response: Response
-) -> dict[str, Any]:
+def create(body: ConversationRequest, database: DatabaseDep, party: Asker, response: Response) -> dict[str, Any]:
     """A new conversation over one knowledge base."""
     kb = party.kb(body.kb)
     with database.session() as session:
@@ -51,9 +49,7 @@ def show(conversation_id: str, database: DatabaseDep, party: Asker) -> dict[str,
 
 
 @router.patch("/{conversation_id}")
-def rename(
-    conversation_id: str, body: ConversationPatch, database: DatabaseDep, party: Asker
-) -> dict[str, Any]:
+def rename(conversation_id: str, body: ConversationPatch, database: DatabaseDep, party: Asker) -> dict[str, Any]:
     """Another title."""
     with database.session() as session:
         conversation = store.get(session, party, conversation_id)

@@ -34,8 +34,7 @@ def index(database: DatabaseDep, party: Admin, limit: Limit = 50, after: int | N
             statement = statement.where(Feedback.id < after)
         rows = list(session.scalars(statement))
         data = [
-            {"id": row.id, **(store.feedback_to_dict(row) or {}), "answer": row.message.content}
-            for row in rows[:limit]
+            {"id": row.id, **(store.feedback_to_dict(row) or {}), "answer": row.message.content} for row in rows[:limit]
         ]
         return listing(data, len(rows) > limit)
 

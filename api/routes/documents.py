@@ -1,0 +1,115 @@
+"""Documents: upload, list, show, read, delete."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, UploadFile
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from api import library
+from api.deps import Asker, DatabaseDep, Ingester, RuntimeDep
+from api.errors import Forbidden
+from api.ingestion import safe_name, uploads
+from api.schemas import Limit, Slug, listing
+from rag.errors import InvalidInput
+from rag.store.documents import delete_document
+from rag.store.kbs import get_kb
+
+router = APIRouter(prefix="/v1/documents", tags=["documents"])
+
+
+@router.post("", status_code=202)
+async def upload(
+    file: Annotated[list[UploadFile], File(description="One or more files")],
+    runtime: RuntimeDep,
+    party: Ingester,
+    response: Response,
+    kb: Annotated[Slug | None, Form()] = None,
+) -> dict[str, Any]:
+    """Takes files in as a job; `Location` says where to watch it. A knowledge base is made if there is none."""
+    slug = party.kb(kb)
+    names = [safe_name(each.filename) for each in file]
+    if len(set(names)) < len(names):
+        raise InvalidInput("Two of the files have the same name; send them in two requests.")
+    worker = await runtime.ingestion()
+    folder = uploads(runtime.settings.home) / uuid.uuid4().hex
+
+    def save() -> str:
+        folder.mkdir(parents=True, mode=0o700)
+        try:
+            paths: list[Path] = []
+            for name, each in zip(names, file, strict=True):
+                paths.append(folder / name)
+                with paths[-1].open("xb") as target:
+                    shutil.copyfileobj(each.file, target, 1 << 20)
+            return worker.upload(folder, paths, slug)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    job_id = await run_in_threadpool(save)
+    response.headers["Location"] = f"/v1/jobs/{job_id}"
+    return {"job_id": job_id, "kb": slug, "files": names}
+
+
+@router.get("")
+def index(
+    database: DatabaseDep,
+    party: Asker,
+    kb: Slug | None = None,
+    limit: Limit = 50,
+    after: str | None = None,
+    q: Annotated[str, Query(max_length=200, description="Words in the path or title")] = "",
+) -> dict[str, Any]:
+    """The documents of a knowledge base by path."""
+    if party.visitor:
+        raise Forbidden("The widget may open cited documents only.")
+    with database.session() as session:
+        base = get_kb(session, party.kb(kb))
+        rows, more = library.page(session, base, limit, after, q)
+        return listing([library.document_to_dict(session, row) for row in rows], more)
+
+
+@router.get("/{document_id}")
+def show(document_id: str, database: DatabaseDep, party: Asker) -> dict[str, Any]:
+    """One document, without its text."""
+    with database.session() as session:
+        return library.document_to_dict(session, library.open_document(session, party, document_id))
+
+
+@router.get("/{document_id}/text")
+def text(
+    document_id: str,
+    database: DatabaseDep,
+    party: Asker,
+    start: Annotated[int, Query(ge=0)] = 0,
+    end: Annotated[int | None, Query(ge=0)] = None,
+    version: Annotated[int | None, Query(ge=1, le=2**31 - 1, description="A citation's version_id")] = None,
+) -> dict[str, Any]:
+    """A stretch of the stored text (code points, half open) and the passages in it."""
+    with database.session() as session:
+        document = library.open_document(session, party, document_id)
+        return library.text_to_dict(
+            session, document, library.version_of(session, document, version), start, end
+        )
+
+
+@router.delete("/{document_id}", status_code=204)
+async def delete(document_id: str, runtime: RuntimeDep, party: Ingester) -> Response:
+    """Deletes a document; from now on no search finds it."""
+    service = await runtime.service()
+
+    def work() -> None:
+        with service.database.session(write=True) as session:
+            document = library.open_document(session, party, document_id)
+            kb = document.kb.slug
+            chunks = delete_document(session, document.id)
+        service.indexes.publish(kb, remove=chunks)
+
+    await run_in_threadpool(work)
+    return Response(status_code=204)
