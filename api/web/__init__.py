@@ -1,6 +1,6 @@
 """The web pages and the chat widget, built from `api/widget` by Vite; users need no Node.
 
-``STATIC`` holds index.html (home), chat.html, viewer.html (a document with its quote marked),
+``STATIC`` holds index.html (home), viewer.html (a document with its quote marked),
 widget.js (the script tag), widget.mjs (the ES module), and what the pages load.
 """
 

@@ -31,6 +31,11 @@ export class Chat {
     return this.store.conversations;
   }
 
+  /** Takes over what other tabs have saved. */
+  refresh(): void {
+    this.store.merge();
+  }
+
   async ask(question: string): Promise<void> {
     if (this.busy || !question.trim()) return;
     const conversation = this.conversation;

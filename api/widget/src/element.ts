@@ -223,13 +223,13 @@ export class ChatGGLMWidget extends LitElement {
     const { words } = this;
     const button = (label: string, icon: TemplateResult, act: () => void, disabled = false) =>
       html`<button class="icon" type="button" aria-label=${label} title=${label} ?disabled=${disabled} @click=${act}>${icon}</button>`;
-    return html`<header class="head">
+    return html`<div class="head">
       <span class="logo" aria-hidden="true">${icons.chat}</span>
       <h2 id="title">${this.heading || words.t("title")}</h2>
       ${button(words.t("newChat"), icons.plus, () => this.newConversation(), this.chat.messages.length === 0)}
       ${button(words.t("history"), icons.history, () => this.openDrawer())}
       ${this.inline ? nothing : button(words.t("close"), icons.close, () => this.close())}
-    </header>`;
+    </div>`;
   }
 
   private logView(): TemplateResult {
@@ -330,6 +330,7 @@ export class ChatGGLMWidget extends LitElement {
 
   private openDrawer(): void {
     this.opener = this.root.activeElement as HTMLElement | null;
+    this.chat.refresh();
     this.drawer = true;
   }
 

@@ -38,28 +38,41 @@ export class Store {
   conversations: Conversation[] = [];
 
   constructor(private readonly key: string) {
-    try {
-      const stored = JSON.parse(localStorage.getItem(key) ?? "[]");
-      if (Array.isArray(stored)) this.conversations = stored.filter(wellFormed).map(settled);
-    } catch {
-      // Storage is off or damaged: the widget works without memory.
-    }
+    this.conversations = this.read().map(settled);
   }
 
-  /** Puts a conversation first and saves all. */
+  /** Puts a conversation first and saves all, those of other tabs too. */
   save(conversation: Conversation): void {
     conversation.updated = Date.now();
     conversation.messages = conversation.messages.slice(-MAX_MESSAGES);
-    this.conversations = [conversation, ...this.conversations.filter((c) => c.id !== conversation.id)].slice(
-      0,
-      MAX_CONVERSATIONS,
-    );
+    this.merge(conversation.id);
+    this.conversations = [conversation, ...this.conversations].slice(0, MAX_CONVERSATIONS);
     this.write();
   }
 
   remove(id: string): void {
-    this.conversations = this.conversations.filter((c) => c.id !== id);
+    this.merge(id);
     this.write();
+  }
+
+  /** Takes over what other tabs have saved meanwhile; leaves out `except`. Objects in use stay the same. */
+  merge(except = ""): void {
+    const mine = new Map(this.conversations.map((c) => [c.id, c]));
+    this.conversations = this.read()
+      .filter((c) => c.id !== except)
+      .map((c) => {
+        const known = mine.get(c.id);
+        return known && known.updated >= c.updated ? known : c;
+      });
+  }
+
+  private read(): Conversation[] {
+    try {
+      const stored = JSON.parse(localStorage.getItem(this.key) ?? "[]");
+      return Array.isArray(stored) ? stored.filter(wellFormed) : [];
+    } catch {
+      return this.conversations; // Storage is off or damaged: the widget remembers for this page only.
+    }
   }
 
   get token(): string {
