@@ -43,6 +43,7 @@ def _translation() -> dict[int, str | None]:
 
 
 _TABLE = _translation()
+_RULE = re.compile(r"[|\s:=+-]+")
 _SPACES = re.compile("[ \u3000]{2,}|\u3000")
 _EDGES = re.compile("[ \u3000]*\n[ \u3000\n]*")
 
@@ -110,8 +111,7 @@ def canonicalise(draft: Draft, stem: str) -> Parsed:
     blocks: list[Block] = []
     pages = [0] if draft.paged else []
     position = 0
-    for kind, raw, level, header in _typed(draft):
-        text = clean(raw, keep_spacing=kind == "code")
+    for kind, text, level, header in _typed(draft):
         pieces = text.split(PAGE_BREAK)
         offset = position + (1 if parts else 0)
         for piece in pieces[:-1]:
@@ -129,7 +129,7 @@ def canonicalise(draft: Draft, stem: str) -> Parsed:
         parts.append(text)
         position += len(text)
         end = position - (len(text) - len(text.rstrip()))
-        blocks.append(Block(kind, start, end, level, one_line(header)))
+        blocks.append(Block(kind, start, end, level, one_line(header) if header else ""))
     whole = "".join(parts)
     if not blocks:
         raise EmptyFile("the file holds no text")
@@ -147,35 +147,39 @@ def canonicalise(draft: Draft, stem: str) -> Parsed:
 
 
 def _typed(draft: Draft) -> list[tuple[BlockKind, str, int, str]]:
-    """Plain text blocks with their kind: 第X条, numbered headings, questions … (`ingest.structure`)."""
+    """Cleaned blocks, plain text line by line with its kind (第X条, numbered headings, questions …)."""
     lines: list[tuple[BlockKind, str, int, str]] = []
     for kind, text, level, header in draft.blocks:
-        if kind == "text" and "\n" in text.strip("\n"):
+        if kind == "text":
             lines.extend(("text", line, 0, "") for line in clean(text).split("\n"))
         else:
-            lines.append((kind, text, level, header))
-    plain = [i for i, (kind, text, _, _) in enumerate(lines) if kind == "text" and text.strip()]
-    typed = classify(
-        [one_line(lines[i][1], 10_000) for i in plain],
-        first_is_title=bool(plain) and not any(kind == "heading" for kind, *_ in lines[: plain[0]]),
-    )
-    for i, (kind, level, cut) in zip(plain, typed, strict=True):
+            lines.append((kind, clean(text, keep_spacing=kind == "code"), level, header))
+    plain = [(i, shown) for i, (kind, text, *_) in enumerate(lines) if kind == "text" and (shown := _shown(text))]
+    untitled = bool(plain) and not any(kind == "heading" for kind, *_ in lines[: plain[0][0]])
+    typed = classify([shown for _, shown in plain], first_is_title=untitled)
+    header, below = "", -1
+    for (i, shown), (kind, level, cut) in zip(plain, typed, strict=True):
         text = lines[i][1]
         if cut:  # the marks of a heading (# …) are no part of it
-            text = PAGE_BREAK * text.count(PAGE_BREAK) + clean(text).replace(PAGE_BREAK, "")[cut:]
-        lines[i] = (kind, text, level, "")
+            text = PAGE_BREAK * text.count(PAGE_BREAK) + shown[cut:]
+        if kind == "row":  # a table drawn with bars: its first line heads the others
+            header = header if i == below + 1 else ""
+            lines[i] = (kind, "" if _RULE.fullmatch(shown) else text, 0, header)
+            header, below = header or shown, i
+        else:
+            lines[i] = (kind, text, level, "")
     return lines
+
+
+def _shown(text: str) -> str:
+    return text.replace(PAGE_BREAK, "").strip()
 
 
 def _title(draft: Draft, blocks: list[Block], text: str, stem: str) -> str:
     if title := one_line(draft.title):
         return title
     first = next((b for b in blocks[:3] if b.kind == "heading"), None)
-    if (
-        first
-        and (first.level <= 2 or first is blocks[0])
-        and (title := one_line(text[first.start : first.end]))
-    ):
+    if first and (first.level <= 2 or first is blocks[0]) and (title := one_line(text[first.start : first.end])):
         return title
     return one_line(stem) or "document"
 

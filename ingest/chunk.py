@@ -9,7 +9,7 @@ are never split, so a sentence is only cut where it is longer than the maximum b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from ingest.sentences import pieces, sentences
@@ -21,6 +21,9 @@ MAXIMUM = 480
 
 _MAX_HEADING = 500
 _MAX_PART = 80
+_TINY = 30
+_MOST_UNITS = 120
+"""Of a chunk; bounds the work where units are tiny."""
 
 # What it costs to begin a chunk at a unit …
 _HEADING, _ARTICLE, _QUESTION = 0.0, 0.02, 0.02
@@ -44,25 +47,26 @@ class _Unit:
     """Cost of holding the boundary before this unit inside a chunk."""
     path: tuple[str, ...]
     """Headings above; for the rest of an article or table, their label or header too."""
+    heading: bool = False
 
 
 def chunk(parsed: Parsed, target: int = TARGET, maximum: int = MAXIMUM) -> list[ChunkSpan]:
     """Chunks of a document, in order; every non-space character lies in exactly one.
 
-    Each is at most ``maximum`` characters. ``heading`` is the path of headings that all of the
-    chunk stands under, without the document's title; the rest of an article that was cut carries
-    its 第X条, the rest of a table its header line.
+    Each is at most ``maximum`` characters. ``heading`` is the path of headings above it, without
+    the document's title; the rest of an article that was cut carries its 第X条, the rest of a
+    table its header line.
 
     Raises:
         ValueError: sizes that make no sense.
     """
     if not 0 < target <= maximum:
         raise ValueError(f"target {target} must lie within 1…{maximum}")
-    units = list(_units(parsed, maximum))
+    units = _coalesced(list(_units(parsed, maximum)))
     spans = []
     for first, last in _cuts(units, target, maximum):
         start, end = units[first].start, units[last].end
-        heading = _common(units[first : last + 1])
+        heading = _path(units[first : last + 1])
         spans.append(ChunkSpan(start, end, heading, parsed.page_at(start)))
     return spans
 
@@ -77,7 +81,7 @@ def _cuts(units: list[_Unit], target: int, maximum: int) -> list[tuple[int, int]
     for first in range(count):
         cost = best[first] + _CHUNK + (units[first].cut if first else 0.0)
         begin = starts[first]
-        for last in range(first, count):
+        for last in range(first, min(count, first + _MOST_UNITS)):
             size = ends[last] - begin
             if size > maximum and last > first:
                 break
@@ -120,24 +124,34 @@ def _units(parsed: Parsed, maximum: int) -> Iterator[_Unit]:
             cut, mixed = cut + _GLUED, 0.0
         for i, (start, end, rough) in enumerate(_split(text, block, maximum)):
             if i == 0:
-                yield _Unit(start, end, cut, mixed, inner)
+                yield _Unit(start, end, cut, mixed, inner, block.kind == "heading")
             else:
                 yield _Unit(start, end, _ROUGH[rough] if rough else _SENTENCE, 0.0, inner)
             if i == 0 and block.kind == "article":
                 article = _article_label(text[block.start : block.end])
                 inner = (*names, article)
         last = text[block.end - 1]
-        short_article = (
-            block.kind == "article" and last not in "。；！？.;!?" and block.end - block.start <= 40
-        )
+        short_article = block.kind == "article" and last not in "。；！？.;!?" and block.end - block.start <= 40
         glued = (
-            block.kind in ("heading", "question")
-            or short_article
-            or (last in "：:" and block.end - block.start <= 200)
+            block.kind in ("heading", "question") or short_article or (last in "：:" and block.end - block.start <= 200)
         )
         if block.kind == "row" and previous is not None and previous.kind != "row":
             glued = True  # a table's header is not parted from its first row
         previous = block
+
+
+def _coalesced(units: list[_Unit]) -> list[_Unit]:
+    """Bounds the work on documents of countless tiny lines: neighbours become units of a few words."""
+    if len(units) < 20_000 or (units[-1].end - units[0].start) > _TINY * len(units):
+        return units
+    kept = [units[0]]
+    for unit in units[1:]:
+        last = kept[-1]
+        if not unit.heading and not last.heading and unit.path == last.path and unit.end - last.start <= _TINY:
+            kept[-1] = replace(last, end=unit.end)
+        else:
+            kept.append(unit)
+    return kept
 
 
 def _costs(block: Block, previous: Block | None) -> tuple[float, float]:
@@ -191,12 +205,22 @@ def _article_label(text: str) -> str:
     return text[: text.index("条") + 1]
 
 
-def _common(units: list[_Unit]) -> str:
+def _path(units: list[_Unit]) -> str:
+    """Where the chunk stands: the headings that it cannot show itself.
+
+    A chunk that begins within a section is under that section, whatever begins further down (its
+    heading is in the text). One that begins with a heading is under what all of it has in common.
+    """
+    whole = units[0].heading
+    while len(units) > 1 and units[0].heading and units[1].path[: len(units[0].path)] == units[0].path:
+        units = units[1:]  # a heading right above its first subheading or text
     shared = units[0].path
-    for unit in units[1:]:
+    for unit in units[1:] if whole else ():
         if unit.path != shared:
-            shared = tuple(
-                a for a, b in takewhile(lambda pair: pair[0] == pair[1], zip(shared, unit.path, strict=False))
-            )
+            shared = _common(shared, unit.path)
     heading = HEADING_SEPARATOR.join(shared)
     return heading if len(heading) <= _MAX_HEADING else "…" + heading[-(_MAX_HEADING - 1) :]
+
+
+def _common(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(x for x, _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))

@@ -1,8 +1,7 @@
 """Where Chinese (and Western) sentences end, with exact offsets.
 
 A sentence runs to 。！？ (or . ! ? where they end one) with the closing quotes and brackets behind
-them; what stands inside quotes or brackets belongs to the sentence around it, unless they are
-never closed.
+them. A mark inside quotes or brackets ends none, unless they close right behind it or never.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ _ABBREVIATION = re.compile(
 )
 _SOFT = (re.compile("[；;]+[”’」』）》】]*"), re.compile("[，、：,:—…]+[”’」』）》】]*"), re.compile(r"\s+"))
 _MAX_PAIR = 400
+_MIN_PIECE = 24
+"""Cuts after commas and spaces that are closer together than this are not worth having."""
 
 
 def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -61,6 +62,8 @@ def pieces(text: str, start: int, end: int, maximum: int) -> Iterator[tuple[int,
             cuts.setdefault(found.end(), roughness)
     begin, rough = start, 0
     for stop in [*sorted(c for c in cuts if start < c < end), end]:
+        if stop < end and cuts[stop] > 1 and stop - begin < _MIN_PIECE:
+            continue
         while stop - begin > maximum:
             middle = _safe_cut(text, begin, begin + maximum)
             if span := _trim(text, begin, middle):

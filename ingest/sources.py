@@ -126,9 +126,7 @@ def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[s
         if not supported(file.name):
             found.problems.append(Problem(path, "skipped", unsupported_reason(file.name)))
         elif len(path) > MAX_PATH:
-            found.problems.append(
-                Problem(path[:MAX_PATH], "failed", f"the path is longer than {MAX_PATH} characters")
-            )
+            found.problems.append(Problem(path[:MAX_PATH], "failed", f"the path is longer than {MAX_PATH} characters"))
         else:
             found.files.append(Source(file.absolute(), path, root))
     if readable:
@@ -148,9 +146,7 @@ def _unique(found: Sources) -> list[Source]:
             files.append(sources[0])
             continue
         common = os.path.commonpath([source.file for source in sources])
-        files.extend(
-            replace(source, path=_name(source.file.relative_to(common).as_posix())) for source in sources
-        )
+        files.extend(replace(source, path=_name(source.file.relative_to(common).as_posix())) for source in sources)
     return files
 
 

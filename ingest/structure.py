@@ -23,9 +23,7 @@ _APPENDIX = re.compile(r"(?:附录|附件|附表)\s*[A-Za-z0-9一二三四五六
 _ENUMERATED = re.compile(r"[一二三四五六七八九十]{1,3}[、.．]")
 _DECIMAL = re.compile(r"\d{1,2}((?:[.．]\d{1,2}){0,3})[.．]?\s+(?=[^\d\s])")
 _BRACKETED = re.compile(r"【[^【】]{1,30}】$")
-_QUESTION = re.compile(
-    r"(?:问(?:题)?|提问|Q(?:uestion)?)\s*[0-9一二三四五六七八九十]*\s*[：:.、．]", re.IGNORECASE
-)
+_QUESTION = re.compile(r"(?:问(?:题)?|提问|Q(?:uestion)?)\s*[0-9一二三四五六七八九十]*\s*[：:.、．]", re.IGNORECASE)
 _ANSWER = re.compile(r"(?:答(?:案|复)?|回答|A(?:nswer)?)\s*[0-9一二三四五六七八九十]*\s*[：:]", re.IGNORECASE)
 _ITEM = re.compile(
     r"[-*•·●○▪■□◆◇➢✓√]\s*(?=\S)|[（(][一二三四五六七八九十\d]{1,3}[）)]|\d{1,3}(?:[.．]\d{1,3}){0,3}(?:[、)）]|[.．](?!\d)|\s)"
@@ -92,9 +90,7 @@ def _line(lines: Sequence[str], i: int, first_is_title: bool) -> tuple[BlockKind
 
 
 def _is_title(line: str, following: str) -> bool:
-    return (
-        bool(following) and 2 <= len(line) <= 50 and line[-1] not in _SENTENCE_END and not _ITEM.match(line)
-    )
+    return bool(following) and 2 <= len(line) <= 50 and line[-1] not in _SENTENCE_END and not _ITEM.match(line)
 
 
 def _heads_a_section(line: str, following: str) -> bool:

@@ -41,9 +41,7 @@ def _named(names: list[str], row: list[str]) -> str:
     if sum(map(bool, row)) == 1:  # a row that spans the table: a group title, a note
         return next(filter(None, row))
     return "；".join(
-        f"{name.rstrip('：:')}：{cell}" if name else cell
-        for name, cell in zip(names, row, strict=True)
-        if cell
+        f"{name.rstrip('：:')}：{cell}" if name else cell for name, cell in zip(names, row, strict=True) if cell
     )
 
 

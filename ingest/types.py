@@ -47,9 +47,7 @@ class Parsed:
     @property
     def headings(self) -> tuple[tuple[int, int, str], ...]:
         """(offset, level, text) of each heading."""
-        return tuple(
-            (b.start, b.level, self.text[b.start : b.end]) for b in self.blocks if b.kind == "heading"
-        )
+        return tuple((b.start, b.level, self.text[b.start : b.end]) for b in self.blocks if b.kind == "heading")
 
     def page_at(self, offset: int) -> int | None:
         """Page of a character, from 1; None where the format has no pages."""

@@ -60,9 +60,7 @@ def check_archive(data: bytes) -> None:
 
 
 class _Reader:
-    def __init__(
-        self, draft: Draft, styles: dict[str, str], levels: dict[str, int | None], numbering: Any
-    ) -> None:
+    def __init__(self, draft: Draft, styles: dict[str, str], levels: dict[str, int | None], numbering: Any) -> None:
         self.draft = draft
         self.styles = styles
         self.levels = levels
@@ -74,9 +72,7 @@ class _Reader:
                 self.paragraph(child)
             elif child.tag == f"{_W}tbl":
                 self.table(child)
-            elif (
-                child.tag == f"{_W}sdt"
-            ):  # a content control: a form field, a cover page, a table of contents
+            elif child.tag == f"{_W}sdt":  # a content control: a form field, a cover page, a table of contents
                 content = child.find(f"{_W}sdtContent")
                 if content is not None:
                     self.walk(content)
@@ -123,7 +119,7 @@ class _Reader:
                 continue
             if not rows:
                 header = row.find(f"{_W}trPr/{_W}tblHeader") is not None
-            rows.append(_cells(row))
+            rows.append(_cells(row, rows[-1] if rows else []))
         if len(rows) == 1 and len(rows[0]) == 1:  # a box around text, not a table
             for line in rows[0][0].split("\n"):
                 self.draft.text(line)
@@ -131,16 +127,17 @@ class _Reader:
         self.draft.table(rows, has_header=True if header else None)
 
 
-def _cells(row: Any) -> list[str]:
+def _cells(row: Any, above: list[str]) -> list[str]:
+    """Texts of a row; a cell that is merged downwards stands in each of its rows."""
     cells: list[str] = []
     for cell in row.iter(f"{_W}tc"):
         if next(cell.iterancestors(f"{_W}tr")) is not row:
             continue
         merge = cell.find(f"{_W}tcPr/{_W}vMerge")
-        continued = merge is not None and merge.get(f"{_W}val", "continue") == "continue"
-        cells.append(
-            "" if continued else "\n".join(filter(None, (_text(p).strip() for p in cell.iter(f"{_W}p"))))
-        )
+        if merge is not None and merge.get(f"{_W}val", "continue") == "continue":
+            cells.append(above[len(cells)] if len(cells) < len(above) else "")
+        else:
+            cells.append("\n".join(filter(None, (_text(p).strip() for p in cell.iter(f"{_W}p")))))
         span = cell.find(f"{_W}tcPr/{_W}gridSpan")
         cells.extend([""] * (int(span.get(f"{_W}val", "1")) - 1 if span is not None else 0))
     return cells

@@ -58,9 +58,7 @@ class Numbering:
             key, level = self._style_numbers[style]
         else:
             return ""
-        abstract = (
-            key.removeprefix("abstract:") if key.startswith("abstract:") else self._abstract_of.get(key, "")
-        )
+        abstract = key.removeprefix("abstract:") if key.startswith("abstract:") else self._abstract_of.get(key, "")
         levels = self._levels.get(abstract, {})
         if key == "0" or level not in levels:
             return ""

@@ -26,6 +26,7 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (b"\x84\x31\x95\x33", "gb18030"),
 )
+_LETTERS = bytes([0x20, *range(0x41, 0x5B), *range(0x61, 0x7B)])
 _SAMPLE = 20_000
 _CONTROLS = re.compile("[\x01-\x08\x0e-\x19\x1b-\x1f]")
 _META = re.compile(
@@ -66,7 +67,10 @@ def decode(data: bytes, declared: str | None = None) -> Decoded:
     wide = data.count(0) * 20 > len(data) > 1
     if not wide and (text := _strict(data, "utf-8")) is not None:
         return _checked(Decoded(text, "utf-8", 1.0))
-    names = ["utf-16-le", "utf-16-be"] if wide else ["gb18030", "big5hkscs", "utf-16-le", "utf-16-be"]
+    names = [] if wide else ["gb18030", "big5hkscs"]
+    letters = len(data) - len(data.translate(None, _LETTERS))
+    if wide or letters < 0.75 * len(data):  # pairs of Latin letters would pass for rare Han
+        names += ["utf-16-le", "utf-16-be"]
     scored = sorted(
         ((_score(text), name, text) for name in names if (text := _strict(data, name)) is not None),
         key=lambda found: found[0][0],
@@ -86,9 +90,7 @@ def declared_charset(data: bytes) -> str | None:
 
 
 def _declared(data: bytes, name: str) -> Decoded | None:
-    name = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "iso-8859-1": "cp1252"}.get(
-        name, name
-    )
+    name = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "iso-8859-1": "cp1252"}.get(name, name)
     try:
         text = _strict(data, codecs.lookup(name).name)
     except LookupError:
@@ -114,13 +116,17 @@ def _lenient(data: bytes) -> Decoded:
         if best is None or found.replaced < best.replaced:
             best = found
     assert best is not None
+    if _score(best.text)[0] <= _RARE and _high(data) < 0.15 and (text := _strict(data, "cp1252")) is not None:
+        return Decoded(text, "cp1252", 0.3)
     foreign = len(re.findall(r"[^\x00-\x7f]", best.text))
     if best.replaced * 20 <= foreign or (best.replaced <= 3 and len(best.text) >= 100):
         return best
-    high = sum(byte > 0x7F for byte in data)
-    if high * 6 < len(data) and (text := _strict(data, "cp1252")) is not None:
-        return Decoded(text, "cp1252", 0.3)
     raise DamagedFile("the text's encoding cannot be recognised; save the file as UTF-8 and try again")
+
+
+def _high(data: bytes) -> float:
+    """Share of bytes beyond ASCII."""
+    return len(data.translate(None, bytes(range(0x80)))) / len(data) if data else 0.0
 
 
 def _checked(found: Decoded) -> Decoded:
@@ -130,7 +136,8 @@ def _checked(found: Decoded) -> Decoded:
     return found
 
 
-_RARE = -math.log(50_000)
+_RARE = -math.log(30_000)
+"""Mean log-likelihood at which text is no Chinese."""
 
 
 @lru_cache(maxsize=1)

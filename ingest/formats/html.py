@@ -7,6 +7,7 @@ run the blocks of pages built from <div> into one.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -72,9 +73,10 @@ def _content(tree: Any, source: str) -> Any:
             return nodes[0]
     import trafilatura
 
+    logging.getLogger("trafilatura").setLevel(logging.ERROR)
     text = trafilatura.extract(source, include_tables=True, include_comments=False, favor_recall=True) or ""
     wanted = len("".join(text.split()))
-    if wanted * 3 < whole:  # it threw too much away to be trusted
+    if not wanted or wanted * 3 < whole:  # it threw too much away to be trusted
         return body
     node = body
     while True:  # down to the smallest element that still holds nearly all of it
@@ -164,9 +166,7 @@ class _Walker:
         rows = [row for row in node.css("tr") if _parent_table(row) == node]
         cells = [[cell for cell in row.iter() if cell.tag in ("td", "th")] for row in rows]
         layout = max((len(row) for row in cells), default=0) <= 1 or any(
-            cell.css_first("table, h1, h2, h3, ul, ol, p + p, div + div") is not None
-            for row in cells
-            for cell in row
+            cell.css_first("table, h1, h2, h3, ul, ol, p + p, div + div") is not None for row in cells for cell in row
         )
         caption = node.css_first("caption")
         if caption is not None:

@@ -44,10 +44,7 @@ def _front_matter(source: str, draft: Draft) -> None:
     if isinstance(tags, list):
         draft.tags.extend(str(tag).strip() for tag in tags if str(tag).strip())
     draft.meta.update(
-        {
-            str(key): value if isinstance(value, (int, float, bool)) else str(value)
-            for key, value in fields.items()
-        }
+        {str(key): value if isinstance(value, (int, float, bool)) else str(value) for key, value in fields.items()}
     )
 
 

@@ -26,9 +26,7 @@ _PAGE_NUMBER = re.compile(
     r"[\s\-–—·.]*(?:第\s*)?\d{1,5}\s*(?:页|/)?[\s,，/]*(?:(?:共|of)?\s*\d{1,5}\s*页?)?[\s\-–—·.]*$",
     re.IGNORECASE,
 )
-_WORD = re.compile(
-    r"[A-Za-z0-9.,%/:+\-—~～–]*[A-Za-z0-9%][，。、；：！？）”’》」』]?|.[，。、；：！？）”’》」』]?"
-)
+_WORD = re.compile(r"[A-Za-z0-9.,%/:+\-—~～–]*[A-Za-z0-9%][，。、；：！？）”’》」』]?|.[，。、；：！？）”’》」』]?")
 _LABEL = re.compile("[^，。：；！？\\s]{1,8}：")
 _GENERIC_TITLE = re.compile(
     r"\(anonymous\)|untitled|无标题|microsoft word.*|.*\.(?:docx?|pptx?|wps|indd|qxd)|幻灯片\s*\d+|scan\w*",
@@ -88,9 +86,7 @@ def _read(document: Any) -> Draft:
         draft.fidelity["pages_without_text"] = empty
     if len(empty) == count:
         raise NoText(
-            "the PDF holds no text, only pictures (a scan?); run OCR over it first"
-            if count
-            else "the PDF has no pages"
+            "the PDF holds no text, only pictures (a scan?); run OCR over it first" if count else "the PDF has no pages"
         )
     dropped = _drop_running(pages)
     if dropped:
@@ -177,11 +173,7 @@ def _mask(text: str) -> str:
 
 def _append(draft: Draft, pages: list[list[Line]], title: str) -> None:
     sizes = [
-        round(line.size, 1)
-        for lines in pages
-        for line in lines
-        for _ in range(min(len(line.text), 40))
-        if line.size
+        round(line.size, 1) for lines in pages for line in lines for _ in range(min(len(line.text), 40)) if line.size
     ]
     body = statistics.median(sizes) if sizes else 0.0
     largest = sorted({size for size in sizes if size > 1.12 * body}, reverse=True)[:4]
@@ -202,20 +194,13 @@ def _append(draft: Draft, pages: list[list[Line]], title: str) -> None:
         for line in lines:
             big = body and line.size > 1.12 * body and len(line.text) <= 60
             repeats_title = first and title and "".join(line.text.split()) == "".join(title.split())
-            if (
-                previous is not None
-                and not big
-                and not repeats_title
-                and _runs_on(previous, line, page_start)
-            ):
+            if previous is not None and not big and not repeats_title and _runs_on(previous, line, page_start):
                 paragraph.append(_glue(previous.text, line.text, PAGE_BREAK if page_start else ""))
             else:
                 flush()
                 lead = PAGE_BREAK if page_start else ""
                 if big or repeats_title:
-                    level = 1 + min(
-                        (i for i, size in enumerate(largest) if line.size >= size - 0.2), default=2
-                    )
+                    level = 1 + min((i for i, size in enumerate(largest) if line.size >= size - 0.2), default=2)
                     draft.heading(lead + line.text, 1 if repeats_title else level)
                 else:
                     paragraph.append(lead + line.text)
@@ -276,9 +261,7 @@ def _runs_on(above: Line, line: Line, new_page: bool) -> bool:
         return False
     if new_page:
         return not ended
-    if ended and (
-        line.left > line.margin_left + 1.2 * line.size or _LABEL.match(line.text)
-    ):  # a new paragraph
+    if ended and (line.left > line.margin_left + 1.2 * line.size or _LABEL.match(line.text)):  # a new paragraph
         return False
     return -1.5 * line.size < above.bottom - line.top < 1.5 * line.size
 

@@ -54,9 +54,7 @@ class LocalRunner:
                 worker.close()
                 _put(done, None, stop)
 
-        threads = [
-            threading.Thread(target=serve, name=f"parse-{i}", daemon=True) for i in range(self.workers)
-        ]
+        threads = [threading.Thread(target=serve, name=f"parse-{i}", daemon=True) for i in range(self.workers)]
         for thread in threads:
             thread.start()
         try:
