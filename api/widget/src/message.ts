@@ -6,7 +6,7 @@ import { icons } from "./icons";
 import { protectAnyMarkers, protectMarkers, render, splitDisplay, type Quote } from "./markdown";
 import { citedPlaces, placeName, placeOfPassage } from "./source";
 import type { AssistantMessage, Message } from "./store";
-import type { Answer, Passage, Place } from "./wire";
+import type { Answer, Citation, Passage, Place } from "./wire";
 
 export interface Actions {
   /** Opens the sheet at one of several places; `opener` gets the focus back. */
@@ -126,9 +126,7 @@ function quoteView(quote: Quote, answer: Answer | undefined, words: Translator, 
 function sourcesView(answer: Answer, words: Translator, act: Actions): TemplateResult | typeof nothing {
   const places = citedPlaces(answer.citations);
   if (!places.length) return nothing;
-  const related = answer.passages
-    .filter((p) => !answer.citations.some((c) => c.document_id === p.document_id && c.char_start < p.char_end && p.char_start < c.char_end))
-    .slice(0, NEAREST);
+  const related = uncited(answer).slice(0, NEAREST);
   return html`
     <ul class="sources" aria-label=${words.t("sources")}>
       ${places.map(
@@ -147,6 +145,13 @@ function sourcesView(answer: Answer, words: Translator, act: Actions): TemplateR
         </details>`
       : nothing}
   `;
+}
+
+/** Passages that were found, but that the answer does not quote. */
+function uncited(answer: Answer | undefined): Passage[] {
+  const cites = (p: Passage) => (c: Citation) =>
+    c.document_id === p.document_id && c.char_start < p.char_end && p.char_start < c.char_end;
+  return answer?.passages.filter((p) => !answer.citations.some(cites(p))) ?? [];
 }
 
 function refusalView(answer: Answer, words: Translator, act: Actions): TemplateResult {
@@ -201,7 +206,7 @@ export function followUps(messages: Message[], configured: string[], count = 3):
   const asked = new Set(messages.flatMap((m) => (m.role === "user" ? [m.text] : [])));
   const last = messages.at(-1);
   if (last?.role !== "assistant" || last.state !== "done") return [];
-  const headings = (last.answer?.passages ?? [])
+  const headings = uncited(last.answer)
     .map((p) => p.heading?.split(" › ").at(-1)?.replace(/^[\d.、\s]+/, "") ?? "")
     .filter((heading) => /[？?]$/.test(heading) && heading.length <= 40);
   return [...new Set([...headings, ...configured])].filter((q) => !asked.has(q)).slice(0, count);
