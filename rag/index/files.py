@@ -63,6 +63,14 @@ def read_json(path: Path) -> Any:
         raise damaged(path, error) from error
 
 
+def read_json_or_none(path: Path) -> Any:
+    """A JSON file; None where it is missing or damaged."""
+    try:
+        return read_json(path)
+    except IndexUnavailable:
+        return None
+
+
 def damaged(path: Path, error: object) -> IndexUnavailable:
     """The error for an index file that cannot be used."""
     return IndexUnavailable(

@@ -49,6 +49,14 @@ class Bm25Index(Segmented[Segment]):
             (K1 * (1 - B + B * s.lengths / max(mean, 1e-9))).astype(np.float32) for s in self._segments
         ]
 
+    def lengths(self) -> dict[int, int]:
+        """Number of terms of each chunk."""
+        return {
+            chunk_id: length
+            for s in self._segments
+            for chunk_id, length in zip(s.ids.tolist(), s.lengths.tolist(), strict=True)
+        }
+
     def search(
         self, query: str, k: int, allowed: IdArray | None = None, excluded: IdArray | None = None
     ) -> tuple[IdArray, FloatMatrix]:

@@ -53,6 +53,23 @@ class Segment:
         at[at == len(self.terms)] = 0
         return np.where(self.terms[at] == keys, at, -1)
 
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the arrays themselves, in words."""
+        if len(self.terms) > 1 and not np.all(self.terms[1:] > self.terms[:-1]):
+            yield f"Segment {self.name}: the terms are not in order."
+        if int(self.starts[0]) != 0 or np.any(np.diff(self.starts) < 1):
+            yield f"Segment {self.name}: the rows are not in order."
+        elif len(self.docs):
+            if int(self.docs.max()) >= len(self.ids):
+                yield f"Segment {self.name}: a posting points beyond the documents."
+            rising = np.diff(self.docs.astype(np.int64)) > 0
+            rising[self.starts[1:-1] - 1] = True  # from one row to the next
+            if not rising.all():
+                yield f"Segment {self.name}: the documents of a row are not in order."
+            counted = np.bincount(self.docs, weights=self.freqs, minlength=len(self.ids))
+            if np.any(counted > self.lengths) or (self.freqs.max() < 255 and np.any(counted != self.lengths)):
+                yield f"Segment {self.name}: frequencies and lengths do not agree."
+
     def save(self, folder: Path) -> Segment:
         """Its files in ``folder``: linked if it has some already, else written. Returns it from there."""
         for name in ARRAYS:

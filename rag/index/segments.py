@@ -64,6 +64,11 @@ class Segmented(Generic[S]):
         """Work out again what depends on the segments."""
         self._alive = [~files.member(s.ids, self._dead) for s in self._segments]
 
+    @property
+    def segments(self) -> tuple[S, ...]:
+        """The segments, largest first."""
+        return tuple(self._segments)
+
     def ids(self) -> IdArray:
         """The ids of all chunks that can be found, ascending."""
         held = [s.ids[alive] for s, alive in zip(self._segments, self._alive, strict=True)]

@@ -42,10 +42,10 @@ class Database:
             url = make_url(self.settings.url)
             if url.get_backend_name() == "sqlite":
                 self.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-                engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+                engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, max_overflow=-1)
                 event.listen(engine, "connect", _configure_sqlite)
                 return engine
-            return create_engine(url, pool_pre_ping=True)
+            return create_engine(url, pool_pre_ping=True, max_overflow=40)
         except (ArgumentError, NoSuchModuleError) as error:
             raise InvalidInput(f"CHATGGLM_DATABASE_URL cannot be used: {error}") from None
         except ModuleNotFoundError as error:
@@ -81,6 +81,21 @@ class Database:
             except BaseException:
                 session.rollback()
                 raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session that only reads, and sees the database as it was at its first query.
+
+        Raises:
+            StoreUnavailable: the database cannot be opened.
+        """
+        with _understandable(), self._sessions() as session:
+            if self.is_sqlite:
+                session.execute(text("BEGIN"))
+            else:
+                session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+            yield session
+            session.rollback()
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision; costs one small query where it is there already.

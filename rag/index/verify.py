@@ -1,0 +1,138 @@
+"""Proof that an index equals its database: rows ≡ vectors ≡ postings ≡ checksums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from rag.errors import IndexUnavailable
+from rag.index import files
+from rag.index.source import known_ids, live_chunks, live_ids
+from rag.index.terms import term_keys
+from rag.ports import IdArray
+from rag.store.kbs import get_kb
+from rag.store.models import Document, IndexGeneration
+
+if TYPE_CHECKING:
+    from rag.index.generations import IndexManager, KbIndex
+
+SAMPLE = 2000
+"""Chunks whose postings are compared with their text."""
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """``problems`` says in words what does not agree; ``counts`` what was compared."""
+
+    ok: bool
+    problems: tuple[str, ...]
+    counts: dict[str, int]
+
+
+def verify(manager: IndexManager, kb_slug: str) -> VerifyReport:
+    """Compare a knowledge base's visible generation with SQL, without changing anything.
+
+    Tombstoned chunks may still be in the files (search never returns them); they are counted.
+
+    Raises:
+        NotFound: there is no such knowledge base.
+    """
+    with manager.database.snapshot() as session:
+        kb = get_kb(session, kb_slug)
+        live = live_ids(session, kb.id)
+        counts = {
+            "generation": kb.generation,
+            "documents": session.scalar(
+                select(func.count()).where(Document.kb_id == kb.id, Document.deleted_at.is_(None))
+            )
+            or 0,
+            "chunks": len(live),
+            "vectors": 0,
+            "postings": 0,
+            "tombstoned": 0,
+            "files": 0,
+        }
+        problems: list[str] = []
+        if kb.generation == 0:
+            if len(live):
+                problems.append(f"{len(live)} chunks are stored, yet nothing was ever indexed.")
+            return VerifyReport(not problems, tuple(problems), counts)
+        folder = manager.root / str(kb.id) / str(kb.generation)
+        try:
+            problems += _check_files(session, kb.id, kb.generation, folder, counts)
+            index = manager._load(kb.id, kb.generation)
+        except IndexUnavailable as error:
+            return VerifyReport(False, (*problems, error.message), counts)
+        known = known_ids(session, kb.id)
+        for name, ids in (("vectors", index.vectors.ids()), ("postings", index.lexical.ids())):
+            counts[name] = len(ids)
+            problems += _check_ids(name, ids, live, known)
+        counts["tombstoned"] = int((~files.member(index.lexical.ids(), live)).sum())
+        problems += _check_vectors(index)
+        problems += _check_postings(index, session, live)
+    return VerifyReport(not problems, tuple(problems), counts)
+
+
+def _check_files(
+    session: Session, kb_id: int, number: int, folder: Path, counts: dict[str, int]
+) -> Iterator[str]:
+    from rag.index.generations import MANIFEST
+
+    record = session.scalar(
+        select(IndexGeneration).where(IndexGeneration.kb_id == kb_id, IndexGeneration.number == number)
+    )
+    if record is None:
+        yield f"Generation {number} is visible, yet SQL holds no record of it."
+        return
+    manifest = files.read_json(folder / MANIFEST)
+    if files.digest(folder / MANIFEST) != record.checksums.get(MANIFEST):
+        yield f"{MANIFEST} was changed: its checksum is not the one in SQL."
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing."
+        elif files.digest(path) != entry["sha256"]:
+            yield f"{name} is damaged: its checksum is not the recorded one."
+        counts["files"] += 1
+
+
+def _check_ids(name: str, ids: IdArray, live: IdArray, known: IdArray) -> Iterator[str]:
+    missing = live[~files.member(live, ids)]
+    if len(missing):
+        yield f"{len(missing)} live chunks are missing from the {name}: {_some(missing)}."
+    foreign = ids[~files.member(ids, known)]
+    if len(foreign):
+        yield f"The {name} hold {len(foreign)} chunks that SQL does not know: {_some(foreign)}."
+
+
+def _check_vectors(index: KbIndex) -> Iterator[str]:
+    for segment in index.vectors.segments:
+        norms = np.linalg.norm(segment.vectors, axis=1)
+        bad = segment.ids[~(np.abs(norms - 1) < 1e-3)]
+        if len(bad):
+            yield f"{len(bad)} vectors are not of unit length: {_some(bad)}."
+
+
+def _check_postings(index: KbIndex, session: Session, live: IdArray) -> Iterator[str]:
+    """The files' own order, and for an even sample of chunks that their terms are those of their text."""
+    for segment in index.lexical.segments:
+        yield from segment.problems()
+    sample = live[:: max(1, len(live) // SAMPLE)]
+    lengths = index.lexical.lengths()
+    wrong = []
+    for chunk_id, text in live_chunks(session, index.kb_id, sample):
+        if lengths.get(chunk_id, -1) not in (-1, len(term_keys(text))):
+            wrong.append(chunk_id)
+    if wrong:
+        yield f"The postings of {len(wrong)} chunks are not those of their text: {_some(np.array(wrong))}."
+
+
+def _some(ids: IdArray) -> str:
+    shown = ", ".join(str(i) for i in ids[:5].tolist())
+    return shown + (", …" if len(ids) > 5 else "")
