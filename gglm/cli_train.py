@@ -1,0 +1,241 @@
+"""`chatgglm train …`: thin commands around `gglm.training`, in the order in which they are used.
+
+train tokenizer  TEXTS -o tokenizer.model
+train shards     TEXTS --tokenizer tokenizer.model -o shards/
+train vectors    shards/ --tokenizer tokenizer.model -o vectors.npz
+train pretrain   shards/ --tokenizer … --vectors … -o runs/base --minutes 60
+train finetune   QA.jsonl … --tokenizer … --init runs/base/checkpoint.pt -o runs/reader --minutes 60
+train export     runs/reader --tokenizer … -o weights/mine --name mine-0.1
+train calibrate  DEV.jsonl … --weights weights/mine
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gglm.console import err_console, friendly_errors, print_json, progress
+from gglm.errors import DataError
+
+Texts = Annotated[Path, typer.Argument(metavar="TEXTS", help='Folder of .jsonl or .jsonl.zst with a "text" field.')]
+ShardFolder = Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder made by `train shards`.")]
+TokenizerFile = Annotated[Path, typer.Option("--tokenizer", help="A tokenizer.model.")]
+Run = Annotated[Path, typer.Option("-o", "--out", help="Run folder; a run that was stopped goes on from it.")]
+Minutes = Annotated[float, typer.Option(min=0, help="Time budget; the learning rate follows it.")]
+Steps = Annotated[int, typer.Option(min=0, help="Budget in steps, instead of minutes.")]
+Preset = Annotated[str, typer.Option(help="tiny, small or base.")]
+Vectors = Annotated[Path | None, typer.Option(help="Start the embeddings from these (`train vectors`).")]
+Seed = Annotated[int, typer.Option(help="Same seed, same run.")]
+Threads = Annotated[int, typer.Option(min=1, max=64, help="Torch threads.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+
+
+def register(group: typer.Typer) -> None:
+    """Add the commands to the `train` group."""
+    for command in (tokenizer, shards, vectors, pretrain, finetune, export, calibrate, plot):
+        group.command()(command)
+
+
+def _settings(out: Path, minutes: float, steps: int, seed: int, device: str, threads: int) -> Any:
+    import torch
+
+    from gglm.training.trainer import RunSettings
+
+    if (minutes > 0) == (steps > 0):
+        raise typer.BadParameter("give either --minutes or --steps")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise typer.BadParameter(f"--device {device}: this machine has no GPU that torch can use")
+    torch.set_num_threads(threads)
+    return RunSettings(out=out, minutes=minutes, steps=steps, seed=seed, device=device)
+
+
+def _preset(name: str) -> str:
+    from gglm.config import PRESETS
+
+    if name not in PRESETS:
+        raise typer.BadParameter(f"--preset {name!r}: one of {', '.join(PRESETS)}")
+    return name
+
+
+@friendly_errors
+def tokenizer(
+    texts: Texts,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .model file to write.")],
+    han: Annotated[int, typer.Option(min=100, help="Han characters with a piece of their own.")] = 7600,
+    latin: Annotated[int, typer.Option(min=10, help="Sub-word pieces for everything else.")] = 3600,
+    seed: Seed = 0,
+) -> None:
+    """Learn a tokenizer: one piece per Han character and digit, sub-words for Latin script."""
+    from gglm.tokenizer import train
+    from gglm.training.corpus import documents
+
+    learnt = train(documents(texts, seed), out, han=han, latin=latin)
+    err_console.print(f"{out}: {len(learnt)} pieces")
+
+
+@friendly_errors
+def shards(
+    texts: Texts,
+    tokenizer: TokenizerFile,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
+    threads: Threads = 2,
+    seed: Seed = 0,
+) -> None:
+    """Turn texts into token shards for pretraining and vectors."""
+    from gglm.tokenizer import Tokenizer
+    from gglm.training.corpus import build_shards, documents
+
+    count = build_shards(documents(texts, seed), Tokenizer(tokenizer), out, seed=seed, threads=threads)
+    err_console.print(f"{out}: {count:,} tokens")
+
+
+@friendly_errors
+def vectors(
+    shards: ShardFolder,
+    tokenizer: TokenizerFile,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.")],
+    preset: Preset = "small",
+    seed: Seed = 0,
+) -> None:
+    """Character and bigram vectors from the texts themselves (PPMI and SVD): a start for the embeddings."""
+    import numpy as np
+
+    from gglm.config import PRESETS
+    from gglm.tokenizer import Tokenizer
+    from gglm.training.corpus import Shards
+    from gglm.training.vectors import train
+
+    pieces = Tokenizer(tokenizer)
+    config = PRESETS[_preset(preset)]
+    if not config.bigrams:
+        raise typer.BadParameter(f"--preset {preset} has no bigram table to start")
+    vocab = (len(pieces) + 63) // 64 * 64
+    with err_console.status("Counting …"):
+        made = train(Shards(shards), pieces, vocab=vocab, bigrams=config.bigrams, dim=config.d_model, seed=seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(out, tokens=made["tokens"], bigrams=made["bigrams"], keys=made["keys"], counts=made["counts"])
+    err_console.print(f"{out}: {len(made['tokens'])} tokens and {len(made['bigrams'])} bigrams")
+
+
+@friendly_errors
+def pretrain(
+    shards: ShardFolder,
+    tokenizer: TokenizerFile,
+    out: Run,
+    minutes: Minutes = 0,
+    steps: Steps = 0,
+    preset: Preset = "small",
+    vectors: Vectors = None,
+    heldout: Annotated[Path | None, typer.Option(help="Shards of held-out texts, for the curves.")] = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    device: Device = "cpu",
+) -> None:
+    """Learn to find and copy from texts alone: recurring spans and masked tokens, no labels."""
+    from gglm.training.pretrain import PretrainSettings
+    from gglm.training.pretrain import pretrain as train
+
+    run = _settings(out, minutes, steps, seed, device, threads)
+    train(PretrainSettings(run, tokenizer, shards, heldout, vectors, _preset(preset)))
+
+
+@friendly_errors
+def finetune(
+    questions: Annotated[
+        list[Path] | None, typer.Argument(metavar="QA.jsonl…", help="Questions with paragraph and answers.")
+    ] = None,
+    data: Annotated[list[Path] | None, typer.Option("--data", help="The same, as an option.")] = None,
+    tokenizer: TokenizerFile = Path("tokenizer.model"),
+    out: Run = Path("runs/reader"),
+    minutes: Minutes = 0,
+    steps: Steps = 0,
+    init: Annotated[Path | None, typer.Option(help="checkpoint.pt of a run to start from.")] = None,
+    preset: Preset = "small",
+    shards: Annotated[Path | None, typer.Option(help="Mix in recurring-span examples from these shards.")] = None,
+    vectors: Vectors = None,
+    dev: Annotated[list[Path] | None, typer.Option(help="Questions to score on while training.")] = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    device: Device = "cpu",
+) -> None:
+    """Learn to read from questions with answers; rows are like CMRC 2018's."""
+    from gglm.training.finetune import FinetuneSettings
+    from gglm.training.finetune import finetune as train
+
+    files = [*(questions or []), *(data or [])]
+    if not files:
+        raise typer.BadParameter("name at least one file of questions")
+    run = _settings(out, minutes, steps, seed, device, threads)
+    settings = FinetuneSettings(run, tokenizer, files, shards, vectors, init, preset=_preset(preset), dev=dev or [])
+    train(settings)
+
+
+@friendly_errors
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with a checkpoint.pt.")],
+    tokenizer: TokenizerFile,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Weights folder to write.")],
+    name: Annotated[str, typer.Option(help="What answers carry as their model, e.g. mine-0.1.")],
+    task: Annotated[list[str] | None, typer.Option(help="A task whose decoder may be used (repeatable).")] = None,
+    card: Annotated[Path | None, typer.Option(help="Model card (Markdown) to put beside the weights.")] = None,
+) -> None:
+    """Make a weights folder of a run: its averaged weights, tokenizer, config, checksums and card."""
+    import json
+
+    from gglm.tasks import TASKS
+    from gglm.training.finetune import from_checkpoint
+    from gglm.weights import save
+
+    checkpoint = run / "checkpoint.pt" if run.is_dir() else run
+    if not checkpoint.is_file():
+        raise DataError(f"{checkpoint} does not exist: the run has saved nothing yet")
+    if unknown := set(task or []) - set(TASKS):
+        raise typer.BadParameter(f"--task {', '.join(sorted(unknown))}: one of {', '.join(TASKS)}")
+    record = checkpoint.with_name("run.json")
+    meta = {"run": json.loads(record.read_text(encoding="utf-8"))} if record.is_file() else {}
+    text = card.read_text(encoding="utf-8") if card else ""
+    save(out, from_checkpoint(checkpoint), tokenizer, name, tasks=task or [], card=text, meta=meta)
+    err_console.print(f"{out}: {name}. Next: chatgglm train calibrate DEV.jsonl --weights {out}")
+
+
+@friendly_errors
+def calibrate(
+    files: Annotated[list[Path], typer.Argument(metavar="DEV…", help="Questions with and without an answer.")],
+    weights: Annotated[Path, typer.Option("--weights", help="Weights folder whose config.json is updated.")],
+    refuse: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of a file's answerable questions refused at most.")
+    ] = 0.09,
+    threads: Threads = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Fit how sure an answer must be, on questions that were not trained on."""
+    from dataclasses import asdict
+    from functools import partial
+
+    from gglm.cli import load_engine
+    from gglm.evaluation import calibrate as fit
+    from gglm.evaluation import load_items
+    from gglm.weights import update_config
+
+    sets = [load_items(f) for f in files]
+    engine = load_engine(weights, threads)
+    with progress() as bar:
+        task = bar.add_task("Reading", total=sum(map(len, sets)))
+        settings = fit(engine, sets, refuse, partial(bar.advance, task))
+    update_config(weights, reader=settings)
+    err_console.print(f"{weights / 'config.json'}: threshold {settings.threshold:.3f}")
+    if as_json:
+        print_json(asdict(settings))
+
+
+@friendly_errors
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with a metrics.jsonl.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Picture to write.")] = None,
+) -> None:
+    """Draw a run's losses, scores and speed."""
+    from gglm.training.plots import plot_run
+
+    err_console.print(str(plot_run(run, out)))

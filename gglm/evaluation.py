@@ -1,0 +1,237 @@
+"""Reading scores of an engine on question files, and the calibration of its answerability.
+
+Files: JSON lines like CMRC 2018 (``{"id","title","context","question","answers":[{"text","start"}],
+"answerable","type"}``, also zstd-compressed) or the official CMRC 2018 JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gglm import metrics
+from gglm.errors import DataError
+from gglm.types import Reading, Source
+
+if TYPE_CHECKING:
+    from gglm.engine import Engine, Evidence
+    from gglm.weights import ReaderSettings
+
+BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question with its gold paragraph; ``golds`` is empty where it has no answer."""
+
+    id: str
+    question: str
+    title: str
+    context: str
+    golds: tuple[str, ...]
+    type: str
+
+    @property
+    def request(self) -> tuple[str, list[Source], tuple[()]]:
+        return self.question, [Source(self.context, self.title)], ()
+
+
+def load_items(path: Path) -> list[Item]:
+    """All questions of a file.
+
+    Raises:
+        DataError: it is missing, of another format, or a row lacks what it needs.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    try:
+        items = list(_official(path) if path.suffix == ".json" else _lines(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: a question lacks {error}; rows need question, context and answers") from None
+    if not items:
+        raise DataError(f"{path} holds no questions")
+    return items
+
+
+def _lines(path: Path) -> Iterator[Item]:
+    for number, line in enumerate(open_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(row, dict) or not isinstance(row.get("context"), str):
+            raise DataError(f'{path}, line {number}: a question needs its paragraph in "context"')
+        answerable = row.get("answerable", True) and row.get("type") != "unanswerable"
+        golds = tuple(a["text"] for a in row.get("answers") or []) if answerable else ()
+        kind = row.get("type") or ("span" if answerable else "unanswerable")
+        yield Item(str(row.get("id", number)), row["question"], row.get("title") or "", row["context"], golds, kind)
+
+
+def open_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, zstd-compressed where its name ends in ``.zst``.
+
+    Raises:
+        DataError: it cannot be decoded, or zstandard is not installed.
+    """
+    import io
+
+    try:
+        with path.open("rb") as raw:
+            if path.suffix == ".zst":
+                try:
+                    import zstandard
+                except ImportError:
+                    raise DataError(
+                        f"{path} is compressed: `pip install zstandard`, or unpack it first (`zstd -d`)"
+                    ) from None
+                with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as unpacked:
+                    yield from io.TextIOWrapper(unpacked, encoding="utf-8-sig")
+            else:
+                yield from io.TextIOWrapper(raw, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+
+
+def _official(path: Path) -> Iterator[Item]:
+    """``cmrc2018_dev.json`` in either of its published forms (SQuAD-style and the earlier list)."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from None
+    if isinstance(data, dict):
+        for article in data["data"]:
+            for paragraph in article["paragraphs"]:
+                for qa in paragraph["qas"]:
+                    golds = tuple(a["text"] for a in qa["answers"])
+                    title = article.get("title") or ""
+                    kind = "span" if golds else "unanswerable"
+                    yield Item(qa["id"], qa["question"], title, paragraph["context"], golds, kind)
+    else:
+        for paragraph in data:
+            for qa in paragraph["qas"]:
+                golds = tuple(qa["answers"])
+                title = paragraph.get("title") or ""
+                yield Item(qa["query_id"], qa["query_text"], title, paragraph["context_text"], golds, "span")
+
+
+Progress = Callable[[int], None]
+
+
+def read_all(engine: Engine, items: Sequence[Item], advance: Progress = lambda _: None) -> list[Reading]:
+    """Readings in the order of the items; windows of alike length are read together."""
+    order = sorted(range(len(items)), key=lambda i: len(items[i].context))
+    out: dict[int, Reading] = {}
+    for at in range(0, len(order), BATCH):
+        part = order[at : at + BATCH]
+        readings = engine.read_batch([items[i].request for i in part])
+        out.update(zip(part, readings, strict=True))
+        advance(len(part))
+    return [out[i] for i in range(len(items))]
+
+
+def evaluate(engine: Engine, items: Sequence[Item], advance: Progress = lambda _: None) -> dict[str, Any]:
+    """EM and F1 (official, percent) in all and by type, refusal, calibration, risk–coverage, speed."""
+    began = time.perf_counter()
+    readings = read_all(engine, items, advance)
+    seconds = time.perf_counter() - began
+    asked = [(i, r) for i, r in zip(items, readings, strict=True) if i.golds]
+    report: dict[str, Any] = metrics.em_f1([r.answer for _, r in asked], [i.golds for i, _ in asked])
+    report["questions"] = len(items)
+    report["by_type"] = {}
+    for kind in sorted({i.type for i, _ in asked}):
+        part = [(i, r) for i, r in asked if i.type == kind]
+        report["by_type"][kind] = metrics.em_f1([r.answer for _, r in part], [i.golds for i, _ in part])
+    yes = [r.p_answerable for _, r in asked]
+    no = [r.p_answerable for i, r in zip(items, readings, strict=True) if not i.golds]
+    report["refusal"] = _refusal(yes, no, engine.answerable_threshold)
+    if asked:
+        curve = metrics.risk_coverage(
+            [r.confidence for _, r in asked], [1 - metrics.f1(r.answer, i.golds) for i, r in asked]
+        )
+        report["risk_coverage"] = {"aurc": curve.area, "risk_at": curve.at(0.25, 0.5, 0.75, 1.0)}
+    report["ms_per_question"] = 1000 * seconds / max(1, len(items))
+    return report
+
+
+def _refusal(yes: Sequence[float], no: Sequence[float], threshold: float) -> dict[str, Any]:
+    out: dict[str, Any] = {"threshold": threshold}
+    if yes:
+        out["false_refusals"] = float(np.mean([p < threshold for p in yes]))
+    if no:
+        out["refused"] = float(np.mean([p < threshold for p in no]))
+    if yes and no:
+        out["auroc"] = metrics.auroc(yes, no)
+        out["ece"] = metrics.expected_calibration_error([*yes, *no], [True] * len(yes) + [False] * len(no))
+    return out
+
+
+def calibrate(
+    engine: Engine,
+    files: Sequence[Sequence[Item]],
+    max_false_refusals: float = 0.09,
+    advance: Progress = lambda _: None,
+) -> ReaderSettings:
+    """Settings fitted to files of questions with and without answers.
+
+    Answerability is a logistic regression on the span margin and the relevance logit, relevance one
+    on its logit alone. The threshold is the strictest that refuses at most ``max_false_refusals`` of
+    the answerable questions of *each* file.
+
+    Raises:
+        DataError: the files hold no answerable or no unanswerable questions.
+    """
+    features: list[tuple[float, float]] = []
+    labels: list[bool] = []
+    groups: list[int] = []
+    for number, items in enumerate(files):
+        for at in range(0, len(items), BATCH):
+            part = items[at : at + BATCH]
+            found: list[Evidence] = engine.evidence([i.request[:2] for i in part])
+            features += [(e.decoded.margin, e.best_relevance) for e in found]
+            labels += [bool(i.golds) for i in part]
+            groups += [number] * len(part)
+            advance(len(part))
+    if all(labels) or not any(labels):
+        raise DataError("calibration needs both answerable and unanswerable questions")
+    x, y, group = np.array(features), np.array(labels, dtype=np.float64), np.array(groups)
+    answerable, relevance = logistic_regression(x, y), logistic_regression(x[:, 1:], y)
+    settings = replace(
+        engine.settings,
+        margin_weight=float(answerable[0]),
+        relevance_weight=float(answerable[1]),
+        bias=float(answerable[2]),
+        relevance_temperature=float(1 / max(relevance[0], 1e-3)),
+        relevance_bias=float(relevance[1]),
+    )
+    p = 1 / (1 + np.exp(-np.clip(x @ answerable[:2] + answerable[2], -60, 60)))
+    thresholds = [
+        metrics.refusal_threshold(p[(group == g) & (y == 1)].tolist(), max_false_refusals)
+        for g in range(len(files))
+        if ((group == g) & (y == 1)).any()
+    ]
+    return replace(settings, threshold=min(thresholds))
+
+
+def logistic_regression(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3, steps: int = 50) -> np.ndarray:
+    """Weights and, last, bias of ``p = σ(x·w + b)`` by Newton's method; x (n, d), y (n,) of 0 and 1."""
+    design = np.concatenate([x, np.ones((len(x), 1))], 1)
+    w = np.zeros(design.shape[1])
+    penalty = ridge * np.eye(len(w))
+    penalty[-1, -1] = 0
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(design @ w, -30, 30)))
+        gradient = design.T @ (p - y) + penalty @ w
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + penalty + 1e-9 * np.eye(len(w))
+        step = np.linalg.solve(hessian, gradient)
+        w -= step / max(1.0, float(np.abs(step).max()) / 5)
+        if np.abs(step).max() < 1e-8:
+            break
+    return w
