@@ -1,0 +1,1 @@
+"""Training of `gglm-embed-zh`: tokenizer, pairs, static start, encoder, retrieval scores."""

@@ -1,0 +1,148 @@
+"""The encoder: a BERT that begins as the static model exactly, and its folder for sentence-transformers.
+
+BERT normalises every position, which would throw away the lengths of the static vectors, that is, how
+much each piece weighs. So each vector is lifted to a common length by four filler dimensions (+ + − −)
+that the last layer norm's gain blanks out: with zero-initialised attention and feed-forward outputs
+the network starts out as the average of the static vectors, weights and all, and learns from there.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from rag.embedders.training.pairs import Ids
+from rag.embedders.training.static import FloatMatrix
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertModel, PreTrainedTokenizerFast
+
+FILLER = 4
+NAME = "gglm-embed-zh"
+MATRYOSHKA = (256, 128, 64)
+
+
+def static_dim(width: int) -> int:
+    """Dimensions left for static vectors: without filler, and with zero sum."""
+    return width - FILLER - 1
+
+
+def lift(vectors: FloatMatrix, width: int) -> FloatMatrix:
+    """(vocab, width) rows of zero mean and unit variance whose first columns keep all dot products."""
+    size = width - FILLER
+    steps = np.arange(1, size)[:, None]
+    basis = np.where(np.arange(size)[None] < steps, 1.0, 0.0)  # Helmert: rows orthogonal to each other and to 1
+    basis[np.arange(size - 1), np.arange(1, size)] = -steps[:, 0]
+    basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    content = vectors @ basis.astype(np.float32)
+    norm = np.linalg.norm(content, axis=1)
+    radius = float(np.quantile(norm, 0.995))
+    content *= np.minimum(1, 0.999 * radius / np.maximum(norm, 1e-9))[:, None]
+    rest = np.sqrt(radius**2 - np.square(content).sum(1)) / np.sqrt(FILLER)
+    sign = np.array([1, 1, -1, -1], np.float32)
+    return (np.concatenate([content, rest[:, None] * sign], 1) * (np.sqrt(width) / radius)).astype(np.float32)
+
+
+def build(vectors: FloatMatrix, width: int = 256, layers: int = 2, inner: int = 768, seed: int = 0) -> BertModel:
+    """A `BertModel` that averages ``vectors`` (vocab, `static_dim`); its layers add nothing yet."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(vectors),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=inner,
+        max_position_embeddings=512,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=0,
+    )
+    model = BertModel(config, add_pooling_layer=False)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.copy_(torch.from_numpy(lift(vectors, width)))
+        model.embeddings.position_embeddings.weight.zero_()
+        model.embeddings.token_type_embeddings.weight.zero_()
+        for layer in model.encoder.layer:
+            layer.attention.output.dense.weight.zero_()
+            layer.output.dense.weight.zero_()
+        model.encoder.layer[-1].output.LayerNorm.weight[-FILLER:] = 0
+    return model
+
+
+def assemble(model: BertModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> SentenceTransformer:
+    """Transformer + mean pooling + unit length, from a working folder."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformer = Transformer(str(folder))
+    pooling = Pooling(model.config.hidden_size, "mean")
+    return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
+
+
+def features(texts: list[Ids], limit: int, cls: int = 2) -> dict[str, torch.Tensor]:
+    """Padded ``[CLS] ids`` with their mask, as the tokenizer would make them."""
+    import torch
+
+    texts = [t[:limit] for t in texts]
+    longest = max(map(len, texts)) + 1
+    ids = np.zeros((len(texts), longest), np.int64)
+    mask = np.zeros((len(texts), longest), np.int64)
+    ids[:, 0] = cls
+    for row, text in enumerate(texts):
+        ids[row, 1 : len(text) + 1] = text
+        mask[row, : len(text) + 1] = 1
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def encode(model: SentenceTransformer, texts: list[Ids], limit: int = 511, size: int = 32) -> FloatMatrix:
+    """Unit vectors (n, dim) of id sequences, sorted by length on the way."""
+    import torch
+
+    order = np.argsort([-len(t) for t in texts], kind="stable")
+    out: npt.NDArray[np.float32] | None = None
+    model.eval()
+    with torch.inference_mode():
+        for start in range(0, len(texts), size):
+            rows = order[start : start + size]
+            part = model(features([texts[r] for r in rows], limit))["sentence_embedding"].float().numpy()
+            if out is None:
+                out = np.zeros((len(texts), part.shape[1]), np.float32)
+            out[rows] = part
+    assert out is not None
+    return out
+
+
+def export(model: SentenceTransformer, folder: Path) -> int:
+    """Write the folder that ships: fp16 tensors, loaded as float32. Returns its size in bytes."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    card = folder / "README.md"
+    kept = card.read_text(encoding="utf-8") if card.exists() else None
+    model.save(str(folder), create_model_card=False, safe_serialization=True)
+    weights = folder / "model.safetensors"
+    tensors = {name: t.to(torch.float16).contiguous() for name, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    config_file = folder / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config.pop("torch_dtype", None)
+    config["dtype"] = "float32"  # half precision on a CPU is slow: the file is fp16, the model is not
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    tokenizer_file = folder / "tokenizer.json"  # indented it is twice the size
+    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
+    tokenizer_file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    if kept is not None:
+        card.write_text(kept, encoding="utf-8")
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())

@@ -1,0 +1,203 @@
+"""Train `gglm-embed-zh`, stage by stage: ``python -m rag.embedders.training.train STAGE --data … --work …``.
+
+Stages write into the work folder and read what earlier ones left there: ``tokenizer``, ``corpus``,
+``static``, ``encoder``, ``scores``, ``export``. One core is enough for all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag.embedders.training import encoder, static
+from rag.embedders.training.pairs import QA, Corpus, Ids, Labelled, Ragged, read_corpus, read_labelled, tokenize
+from rag.embedders.training.scores import Task, ranks, summary, task, tasks
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerFast
+
+log = logging.getLogger(__name__)
+
+
+def load_tokenizer(work: Path) -> PreTrainedTokenizerFast:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
+
+
+def make_tokenizer(args: argparse.Namespace) -> None:
+    """Pieces from a sample of all sources, and the passages and questions of the training sets."""
+    from gglm.training.corpus import documents, read_jsonl
+    from rag.embedders.training.tokenizer import train_tokenizer
+
+    texts = list(documents(args.data / "text", scale=0.05))
+    for name in QA:
+        rows = list(read_jsonl(args.data / f"qa/{name}.jsonl.zst"))
+        texts += sorted({row["context"] for row in rows}) + [row["question"] for row in rows]
+    np.random.default_rng(0).shuffle(texts)
+    train_tokenizer(texts, args.vocab).save_pretrained(args.work / "tokenizer")
+
+
+def save_labelled(rows: Labelled, path: Path) -> None:
+    np.savez(
+        path,
+        q=rows.questions.ids,
+        qo=rows.questions.offsets,
+        p=rows.passages.ids,
+        po=rows.passages.offsets,
+        passage=rows.passage,
+        centre=rows.centre,
+    )
+
+
+def load_labelled(path: Path) -> Labelled:
+    with np.load(path) as z:
+        return Labelled(Ragged(z["q"], z["qo"]), Ragged(z["p"], z["po"]), z["passage"], z["centre"])
+
+
+def make_corpus(args: argparse.Namespace) -> None:
+    tokenizer = load_tokenizer(args.work)
+    for name, rows in zip(("questions", "titles"), read_labelled(args.data, tokenizer), strict=True):
+        save_labelled(rows, args.work / f"{name}.npz")
+        log.info("%s: %d over %d passages", name, len(rows.questions), len(rows.passages))
+    corpus = read_corpus(args.data / "text", tokenizer, args.scale)
+    corpus.save(args.work / "corpus.npz")
+    log.info("corpus: %d chunks, %.1f M pieces", len(corpus), len(corpus.sentences.ids) / 1e6)
+
+
+class Exam:
+    """Scores of any encoder of ids on the given tasks."""
+
+    def __init__(self, sets: list[Task], tokenizer: PreTrainedTokenizerFast) -> None:
+        self.sets = [
+            (t, [np.array(tokenize(tokenizer, part), object) for part in (t.questions, t.passages)]) for t in sets
+        ]
+
+    def __call__(self, encode: Callable[[list[Ids]], static.FloatMatrix]) -> dict[str, dict[str, float]]:
+        result = {}
+        for t, (questions, passages) in self.sets:
+            as_ids = [[np.array(i, np.uint16) for i in part] for part in (questions, passages)]
+            result[t.name] = summary(ranks(encode(as_ids[0]), encode(as_ids[1]), t.gold))
+        return result
+
+
+def line(scores: dict[str, dict[str, float]]) -> str:
+    return "  ".join(f"{name} {s['R@1']:.3f}/{s['R@5']:.3f}/{s['R@10']:.3f}" for name, s in scores.items())
+
+
+def selection(data: Path) -> list[Task]:
+    """What checkpoints are chosen by."""
+    return [
+        task("cmrc_trial", data, ("cmrc2018_trial",)),
+        task("authored_dev", data, ("authored_dev", "authored_train"), ("authored_dev",)),
+    ]
+
+
+def make_static(args: argparse.Namespace) -> None:
+    tokenizer = load_tokenizer(args.work)
+    corpus = Corpus.load(args.work / "corpus.npz")
+    questions, titles = (load_labelled(args.work / f"{n}.npz") for n in ("questions", "titles"))
+    exam = Exam(selection(args.data), tokenizer)
+
+    def report(vectors: static.FloatMatrix) -> str:
+        return line(exam(lambda texts: static.average(vectors, texts)))
+
+    start = args.work / "ppmi.npy"
+    if not start.exists():
+        began = time.monotonic()
+        vectors = static.ppmi_vectors(corpus, len(tokenizer), encoder.static_dim(args.width))
+        np.save(start, static.weigh(vectors, corpus))
+        log.info("co-occurrence vectors: %.0f s", time.monotonic() - began)
+    vectors = np.load(start)
+    rng = np.random.default_rng(args.seed)
+    feed = static.batches(corpus, [(questions, 0.25), (titles, 0.1)], args.batch, rng)
+    vectors = static.train_static(vectors, feed, args.minutes, args.lr, args.temperature**-1, report)
+    log.info("static, done: %s", report(vectors))
+    np.save(args.work / "static.npy", vectors)
+
+
+def make_encoder(args: argparse.Namespace) -> None:
+    from rag.embedders.training.contrast import train_encoder
+
+    tokenizer = load_tokenizer(args.work)
+    if args.start and args.start != "static":
+        model = load(Path(args.start))
+    else:
+        bert = encoder.build(np.load(args.work / "static.npy"), args.width, args.layers, args.inner, args.seed)
+        model = encoder.assemble(bert, tokenizer, args.work / "start")
+    exam = Exam(selection(args.data), tokenizer)
+    corpus = Corpus.load(args.work / "corpus.npz")
+    questions, titles = (load_labelled(args.work / f"{n}.npz") for n in ("questions", "titles"))
+    train_encoder(model, corpus, questions, titles, args, lambda: exam(lambda texts: encoder.encode(model, texts)))
+
+
+def load(folder: Path) -> SentenceTransformer:
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def show_scores(args: argparse.Namespace) -> None:
+    model = load(Path(args.start))
+    exam = Exam(tasks(args.data), load_tokenizer(args.work))
+    scores = exam(lambda texts: encoder.encode(model, texts))
+    print(json.dumps(scores, indent=1))
+    log.info(line(scores))
+
+
+def make_export(args: argparse.Namespace) -> None:
+    size = encoder.export(load(Path(args.start)), args.out)
+    log.info("%s: %.2f MiB", args.out, size / 2**20)
+
+
+STAGES = {
+    "tokenizer": make_tokenizer,
+    "corpus": make_corpus,
+    "static": make_static,
+    "encoder": make_encoder,
+    "scores": show_scores,
+    "export": make_export,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    out.add_argument("stage", choices=STAGES)
+    out.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with text/, qa/, retrieval/ …")
+    out.add_argument("--work", type=Path, default=Path("runs/embedder"), help="folder for what the stages leave")
+    out.add_argument("--vocab", type=int, default=16_000)
+    out.add_argument("--width", type=int, default=256)
+    out.add_argument("--layers", type=int, default=2)
+    out.add_argument("--inner", type=int, default=768)
+    out.add_argument("--scale", type=float, default=0.5, help="corpus: share of each source's cap")
+    out.add_argument("--minutes", type=float, default=8)
+    out.add_argument("--batch", type=int, default=1024)
+    out.add_argument("--lr", type=float, default=0.02)
+    out.add_argument("--temperature", type=float, default=0.05)
+    out.add_argument("--crop", type=int, default=128, help="encoder: pieces of a passage per step")
+    out.add_argument("--start", default="static", help="encoder, scores, export: model folder to begin from")
+    out.add_argument("--run", default="run", help="encoder: name of the folder for checkpoints")
+    out.add_argument("--out", type=Path, default=Path(__file__).parents[1] / encoder.NAME)
+    out.add_argument("--every", type=float, default=5, help="encoder: minutes between checkpoints")
+    out.add_argument("--seed", type=int, default=0)
+    return out
+
+
+def main() -> None:
+    args = parser().parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    STAGES[args.stage](args)
+
+
+if __name__ == "__main__":
+    main()
