@@ -1,0 +1,465 @@
+"""Measures ChatGGLM and writes docs/benchmarks.md (figures kept in docs/benchmarks.json).
+
+    python benchmarks/run_all.py [--shared ../shared] [--only reading retrieval …] [--skip install …]
+
+Every section runs the commands that a user would run, on a state of its own. A section that fails, or whose data
+are not there, is written as «not measured»; a section that is left out keeps its earlier figures and their date.
+Stop whatever else uses the processors first. The data lie beside the checkout of developers only
+(``--shared`` or CHATGGLM_SHARED); the other sections need nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "benchmarks.md"
+FIGURES = ROOT / "docs" / "benchmarks.json"
+MARKS = ("<!-- benchmarks -->", "<!-- /benchmarks -->")
+QUESTION = "默认端口是多少？"
+Figures = dict[str, Any]
+
+
+class NotMeasured(Exception):
+    """Why a section has no figures."""
+
+
+class Bench:
+    """What the sections share: the command, the data, a scratch folder."""
+
+    def __init__(self, shared: Path, scratch: Path) -> None:
+        self.shared = shared
+        self.scratch = scratch
+        self.command = str(Path(sys.executable).with_name("chatgglm"))
+
+    def environment(self, home: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("CHATGGLM_")}
+        return kept | {"CHATGGLM_HOME": str(self.scratch / home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def run(self, *arguments: str, home: str = "home", codes: tuple[int, ...] = (0,)) -> tuple[str, float]:
+        """stdout and seconds of a `chatgglm` command (or of a Python script of this repository)."""
+        program = [sys.executable] if arguments[0].endswith(".py") else [self.command]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*program, *arguments], capture_output=True, text=True, env=self.environment(home), cwd=ROOT
+        )
+        seconds = time.perf_counter() - start
+        if done.returncode not in codes:
+            raise NotMeasured(f"`{' '.join(arguments[:2])}` failed: {done.stderr.strip().splitlines()[-1:]}")
+        return done.stdout, seconds
+
+    def json(self, *arguments: str, **options: Any) -> Figures:
+        out: Figures = json.loads(self.run(*arguments, "--json", **options)[0])
+        return out
+
+    def data(self, name: str) -> Path:
+        path = self.shared / "data" / name
+        if not path.exists():
+            raise NotMeasured("needs the data beside the checkout (--shared)")
+        return path
+
+
+def machine(bench: Bench) -> Figures:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"model name\s*:\s*(.+)", info.read_text())):
+        cpu = found[1].strip()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    import torch
+
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def install(bench: Bench) -> Figures:
+    """A fresh virtual environment from the constraints, downloads cached or not as pip finds them."""
+    venv = bench.scratch / "venv"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    index = os.environ.get("TORCH_INDEX")
+    extra = ["--extra-index-url", index] if index else []
+    done = subprocess.run(
+        [*pip, "-c", "constraints.txt", *extra, "-e", "."], cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise NotMeasured(f"pip failed: {done.stderr.strip().splitlines()[-1:]}")
+    seconds = time.perf_counter() - start
+    torch = venv.glob("lib/python*/site-packages/torch")
+    figures = {"seconds": seconds, "venv_mb": _size_mb(venv), "torch_mb": _size_mb(*torch)}
+    shutil.rmtree(venv)
+    return figures
+
+
+def start(bench: Bench) -> Figures:
+    helps = [bench.run("--help")[1] for _ in range(7)]
+    bench.run("ingest", "ingest/guide/zh", home="start")
+    asks = [bench.run("ask", QUESTION, home="start")[1] for _ in range(3)]
+    with _server(bench, "start") as (base, began, process):
+        first = _post(f"{base}/v1/ask", {"question": QUESTION})
+        answered = time.perf_counter() - began
+        warm = []
+        for _ in range(10):
+            at = time.perf_counter()
+            _post(f"{base}/v1/ask", {"question": QUESTION})
+            warm.append(1000 * (time.perf_counter() - at))
+        memory = _resident_mb(process.pid)
+    return {
+        "help_s": statistics.median(helps),
+        "ask_s": statistics.median(asks),
+        "server_first_answer_s": answered,
+        "warm_ask_ms": statistics.median(warm),
+        "server_rss_mb": memory,
+        "answer": first["answer"],
+    }
+
+
+def ingestion(bench: Bench) -> Figures:
+    folder = bench.scratch / "texts"
+    folder.mkdir()
+    size = 0
+    for number, text in enumerate(_texts(bench)):
+        data = text.encode()
+        (folder / f"{number:04d}.md").write_bytes(data)
+        size += len(data)
+        if size > 3_000_000:
+            break
+    report = bench.json("ingest", str(folder), home="ingestion", codes=(0, 1))
+    totals = report["totals"]
+    chunks = sum(d["chunks"] for d in report["documents"] if d["status"] == "indexed")
+    seconds = totals["seconds"]
+    return {
+        "documents": len(report["documents"]),
+        "mb": size / 1e6,
+        "chunks": chunks,
+        "seconds": seconds,
+        "mb_per_s": size / 1e6 / seconds,
+        "chunks_per_s": chunks / seconds,
+    }
+
+
+def decode(bench: Bench) -> Figures:
+    return bench.json("bench")
+
+
+READING = ("cmrc2018_dev", "drcd_dev", "authored_dev", "authored_docs_dev", "expmrc_cmrc2018_dev")
+
+
+def reading(bench: Bench) -> Figures:
+    files = {name: bench.data(f"qa/{name}.jsonl.zst") for name in READING}
+    report = bench.json("eval", "reading", *map(str, files.values()))
+    return {"model": report["model"]} | {name: report["files"][str(path)] for name, path in files.items()}
+
+
+def retrieval(bench: Bench) -> Figures:
+    return bench.json("eval", "retrieval", str(bench.data("qa/cmrc2018_dev.jsonl.zst")))
+
+
+def end_to_end(bench: Bench) -> Figures:
+    out = bench.scratch / "e2e.json"
+    bench.run("benchmarks/e2e.py", str(bench.data("e2e_dev")), "--out", str(out))
+    report: Figures = json.loads(out.read_text(encoding="utf-8"))
+    report.pop("questions")  # the page needs no single verdicts, and they quote the data
+    report.pop("documents")
+    return report
+
+
+SECTIONS: dict[str, Callable[[Bench], Figures]] = {
+    "machine": machine,
+    "install": install,
+    "start": start,
+    "ingestion": ingestion,
+    "decode": decode,
+    "reading": reading,
+    "retrieval": retrieval,
+    "end_to_end": end_to_end,
+}
+
+
+# -- the page ------------------------------------------------------------------------------------
+
+
+def page(all_figures: dict[str, Figures]) -> str:
+    """The Markdown page."""
+    out = [
+        "# Benchmarks",
+        "",
+        "Written by `benchmarks/run_all.py` (`make bench`); do not edit. Each section runs the command named under it.",
+        "",
+    ]
+    for name, (title, how, rows) in TABLES.items():
+        figures = all_figures.get(name)
+        out += [f"## {title}", ""]
+        if figures is None or "not_measured" in figures:
+            out += [f"not measured{': ' + figures['not_measured'] if figures else ''}", ""]
+            continue
+        out += ["| what | figure |", "|---|---|"]
+        out += [f"| {label} | {value} |" for label, value in _filled(rows(figures))]
+        out += ["", f"{how} Measured {figures['measured']} at commit {figures['commit']}.", ""]
+    return "\n".join(out)
+
+
+def headlines(all_figures: dict[str, Figures]) -> str:
+    """The short table of the READMEs; empty while nothing is measured."""
+    out = []
+    for name, labels in HEADLINES.items():
+        figures = all_figures.get(name)
+        if figures and "not_measured" not in figures:
+            rows = dict(_filled(TABLES[name][2](figures)))
+            out += [f"| {label} | {rows[label]} |" for label in labels if label in rows]
+    return "\n".join(["| what | figure |", "|---|---|", *out] if out else [])
+
+
+def _filled(rows: Iterator[tuple[str, Callable[[], str]]]) -> Iterator[tuple[str, str]]:
+    for label, value in rows:
+        try:
+            yield label, value()
+        except (KeyError, TypeError, ValueError):  # a figure that the command did not give
+            yield label, "not measured"
+
+
+Rows = Iterator[tuple[str, Callable[[], str]]]
+
+
+def _machine_rows(f: Figures) -> Rows:
+    yield "processor", lambda: f"{f['cpu']}, {f['cores']} cores used"
+    yield "memory", lambda: f"{f['memory_gib']} GiB"
+    yield "system", lambda: f"{f['system']}, Python {f['python']}, torch {f['torch']}"
+    yield "load before the start", lambda: f"{f['load_before']:.2f}"
+
+
+def _install_rows(f: Figures) -> Rows:
+    yield "time", lambda: f"{f['seconds']:.0f} s"
+    yield "size of the environment", lambda: f"{f['venv_mb']:.0f} MB, of it torch {f['torch_mb']:.0f} MB"
+
+
+def _start_rows(f: Figures) -> Rows:
+    yield "`chatgglm --help`", lambda: f"{f['help_s']:.2f} s"
+    yield "`chatgglm ask`, a fresh process, to the answer", lambda: f"{f['ask_s']:.1f} s"
+    yield "`chatgglm serve`, to its first answer", lambda: f"{f['server_first_answer_s']:.1f} s"
+    yield "the next answers, over HTTP", lambda: f"{f['warm_ask_ms']:.0f} ms"
+    yield "memory of the server after that", lambda: f"{f['server_rss_mb']:.0f} MB"
+
+
+def _ingestion_rows(f: Figures) -> Rows:
+    yield "corpus", lambda: f"{f['documents']} Markdown files, {f['mb']:.1f} MB, {f['chunks']} chunks"
+    yield "rate, embedding and index included", lambda: f"{f['mb_per_s']:.2f} MB/s, {f['chunks_per_s']:.0f} chunks/s"
+
+
+def _decode_rows(f: Figures) -> Rows:
+    yield "model", lambda: f"{f['model']}, {f['parameters'] / 1e6:.1f} M parameters, {f['threads']} thread"
+    yield "read one full window / four", lambda: f"{f['read_ms']['1']:.0f} / {f['read_ms']['4']:.0f} ms"
+    yield "decode, batch 1", lambda: f"{f['decode_tokens_per_s']:.0f} tokens/s"
+    yield "first token", lambda: f"{f['first_token_ms']:.1f} ms"
+    yield "share of the measured memory bandwidth", lambda: f"{100 * f['bandwidth_share']:.0f} %"
+
+
+def _reading_rows(f: Figures) -> Rows:
+    names = {
+        "cmrc2018_dev": "CMRC 2018 dev",
+        "drcd_dev": "DRCD dev (traditional)",
+        "authored_dev": "our questions over real documents, dev",
+        "authored_docs_dev": "our questions over invented documents, dev",
+        "expmrc_cmrc2018_dev": "ExpMRC (CMRC 2018) dev",
+    }
+    yield "model", lambda: str(f["model"])
+    for key, label in names.items():
+        r = f.get(key)
+        if not r:
+            continue
+        yield f"{label}, EM / F1", lambda r=r: f"{r['em']:.1f} / {r['f1']:.1f} over {r['count']} questions"
+        if "auroc" in r.get("refusal", {}):
+            yield (
+                f"{label}, refusal",
+                lambda r=r: f"AUROC {r['refusal']['auroc']:.3f}; refused {100 * r['refusal']['refused']:.0f} % of the "
+                f"unanswerable and {100 * r['refusal']['false_refusals']:.0f} % of the answerable ones",
+            )
+
+
+def _retrieval_rows(f: Figures) -> Rows:
+    yield "questions / paragraphs", lambda: f"{f['questions']} / {f['contexts']}"
+    for name in ("lexical", "dense", "hybrid"):
+        yield f"{name}, R@1 / R@5", lambda name=name: f"{f[name]['r@1']:.3f} / {f[name]['r@5']:.3f}"
+
+
+def _end_to_end_rows(f: Figures) -> Rows:
+    yes, no, latency = f["answerable"], f["unanswerable"], f["latency_ms"]
+    yield "answerable: right, cited into the right document", lambda: f"{yes['right']} % of {yes['count']}"
+    yield "answerable: refused", lambda: f"{yes['refused']} %"
+    yield "answerable: gold document retrieved", lambda: f"{yes['retrieved']} %"
+    yield "unanswerable: refused", lambda: f"{no['refused']} % of {no['count']}"
+    yield "citation precision", lambda: f"{f['citations']['precision']} %"
+    yield "refusal, AUROC", lambda: f"{f['refusal']['auroc']:.3f}"
+    yield "ask, p50 / p95", lambda: f"{latency['p50']:.0f} / {latency['p95']:.0f} ms"
+
+
+TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
+    "machine": ("Machine", "No GPU is used.", _machine_rows),
+    "install": (
+        "Installation",
+        "`python -m venv`, `pip install -c constraints.txt -e .` with the CPU build of torch; packages came from pip's "
+        "cache or a near mirror where there was one, so a slow line takes longer.",
+        _install_rows,
+    ),
+    "start": ("Start", "Median of several runs, user guide in the knowledge base.", _start_rows),
+    "ingestion": ("Ingestion", "`chatgglm ingest FOLDER`.", _ingestion_rows),
+    "decode": ("Generator", "`chatgglm bench`, one thread.", _decode_rows),
+    "reading": (
+        "Reading, gold paragraph given",
+        "`chatgglm eval reading FILE…`; official CMRC 2018 EM and F1 in percent.",
+        _reading_rows,
+    ),
+    "retrieval": (
+        "Retrieval over the CMRC 2018 dev paragraphs",
+        "`chatgglm eval retrieval cmrc2018_dev.jsonl.zst`.",
+        _retrieval_rows,
+    ),
+    "end_to_end": (
+        "End to end: 12 documents in several formats, with questions",
+        "`python benchmarks/e2e.py e2e_dev`; what counts as right is said in `rag/evaluation/answers.py`.",
+        _end_to_end_rows,
+    ),
+}
+HEADLINES = {
+    "reading": ["CMRC 2018 dev, EM / F1"],
+    "retrieval": ["hybrid, R@1 / R@5"],
+    "end_to_end": [
+        "answerable: right, cited into the right document",
+        "unanswerable: refused",
+        "ask, p50 / p95",
+    ],
+    "decode": ["decode, batch 1"],
+    "ingestion": ["rate, embedding and index included"],
+    "start": ["`chatgglm ask`, a fresh process, to the answer", "memory of the server after that"],
+    "install": ["size of the environment"],
+}
+
+
+# -- helpers -------------------------------------------------------------------------------------
+
+
+def _texts(bench: Bench) -> Iterator[str]:
+    """Real texts where the data are there; else the user guide over and over, each copy different."""
+    heldout = bench.shared / "data" / "text_heldout" / "heldout.jsonl.zst"
+    if heldout.exists():
+        import io
+
+        import zstandard
+
+        with heldout.open("rb") as raw:
+            stream = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+            for line in io.TextIOWrapper(stream, encoding="utf-8"):
+                yield json.loads(line)["text"]
+        return
+    guide = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "ingest/guide/zh").glob("*.md"))]
+    for copy in range(80):
+        yield from (f"{text}\n\n第 {copy} 份\n" for text in guide)
+
+
+@contextmanager
+def _server(bench: Bench, home: str) -> Iterator[tuple[str, float, subprocess.Popen[str]]]:
+    """A running server: its address, when it was started, its process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [bench.command, "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=bench.environment(home),
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://[^\s]+", process.stdout.readline())
+        if not found:
+            raise NotMeasured("the server did not start")
+        yield found[0], began, process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _post(url: str, body: Figures) -> Figures:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as response:
+        out: Figures = json.load(response)
+    return out
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def _size_mb(*folders: Path) -> float:
+    return sum(f.lstat().st_size for folder in folders for f in folder.rglob("*")) / 1e6
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def _write_into(path: Path, table: str) -> None:
+    """Puts the short table between the marks of a README."""
+    text = path.read_text(encoding="utf-8")
+    if MARKS[0] in text:
+        head, _, rest = text.partition(MARKS[0])
+        tail = rest.partition(MARKS[1])[2] if MARKS[1] in rest else rest
+        path.write_text(f"{head}{MARKS[0]}\n{table}\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shared = os.environ.get("CHATGGLM_SHARED", str(ROOT.parent / "shared"))
+    parser.add_argument("--shared", type=Path, default=Path(shared), help="folder that holds data/")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--skip", nargs="+", choices=SECTIONS, default=[])
+    arguments = parser.parse_args()
+    figures: dict[str, Figures] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="chatgglm-bench-") as scratch:
+        bench = Bench(arguments.shared.resolve(), Path(scratch))
+        for name in arguments.only:
+            if name in arguments.skip:
+                continue
+            print(f"{name} …", file=sys.stderr, flush=True)
+            try:
+                figures[name] = SECTIONS[name](bench)
+            except NotMeasured as reason:
+                figures[name] = {"not_measured": str(reason)}
+            except Exception as error:  # one broken part must not cost the others
+                figures[name] = {"not_measured": f"{type(error).__name__}: {error}"}
+            figures[name] |= {"measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": _commit()}
+            print(f"  {json.dumps(figures[name], ensure_ascii=False)[:200]}", file=sys.stderr, flush=True)
+    FIGURES.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(figures), encoding="utf-8")
+    if table := headlines(figures):
+        for readme in ("README.md", "README.zh.md"):
+            _write_into(ROOT / readme, table)
+    print(PAGE.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
