@@ -213,7 +213,7 @@ class Retriever:
                     Document.deleted_at.is_(None),
                 )
             )
-            return dict(rows.tuples().all())
+            return {row.id: row.text for row in rows}
 
     def _ranked(
         self,

@@ -36,6 +36,14 @@ _PRONOUN = re.compile(
     r"(?<!应)该(?!如何|怎|不|死)(?=[\u4e00-\u9fff])|(?<![尤极与])其(?!他|它|中|余|实|次)|(?<!因)此(?!外|次|时)"
 )
 _ELLIPSIS = re.compile(r"^(?:那么?)?(.{1,14}?)(?:的话)?呢[?？。]?$")
+_AMOUNT = re.compile(
+    r"(?:费用?|价格|价钱|金额|余额|人数|数量|比例|利率|面积|长度|高度|重量|尺寸|期限?|时间|时长|年限)$"
+)
+_ATTRIBUTE = re.compile(
+    _AMOUNT.pattern[:-1]
+    + r"$|(?:等级|地址|地点|电话|号码|邮箱|名称|颜色|标准|条件|材料|手续|流程|步骤|办法|方法|原因|要求|规定)$"
+)
+"""What a thing has, so that «保修期呢» asks for it of the same thing; «香水呢» names another thing."""
 _FUNCTION = re.compile(
     r"多少|几(?=[\u4e00-\u9fff])|什么时候|什么|怎么办|怎么|怎样|如何|为什么|为何|哪[里儿些个种]?|谁|是否|能不能|可不可以|是不是|有没有|要不要|"
     r"多[久长远大高深重快]|何时|时间|可以|需要|[吗呢吧的了是有要能会也还]|[?？。!！]"
@@ -74,9 +82,12 @@ def by_rules(question: str, history: Sequence[Turn]) -> str:
         return question
     text = without_courtesy(question).strip()
     anchor = next((q for q in reversed(asked) if complete(q)), asked[0])
-    if match := _ELLIPSIS.match(text):
-        return f"{anchor.strip().strip('。？?！!')}，{match[1]}呢？"
     topic = topic_of(anchor)
+    if match := _ELLIPSIS.match(text):
+        thing = _ATTRIBUTE.sub("", topic).rstrip("的")
+        if thing and _ATTRIBUTE.search(match[1]) and key(match[1]) not in key(anchor):
+            return f"{thing}的{match[1]}是多少？" if _AMOUNT.search(match[1]) else f"{thing}的{match[1]}是什么？"
+        return f"{anchor.strip().strip('。？?！!')}，{match[1]}呢？"
     if not topic or key(topic) in key(text):
         return question
     if match := _PRONOUN.search(text):

@@ -93,9 +93,7 @@ def claims(draw: st.DrawFn) -> tuple[str, list[Evidence], dict[int, str]]:
 
 
 @given(case=claims(), kind=st.sampled_from(["copied", "supported"]))
-def test_every_citation_is_the_stored_text(
-    case: tuple[str, list[Evidence], dict[int, str]], kind: Kind
-) -> None:
+def test_every_citation_is_the_stored_text(case: tuple[str, list[Evidence], dict[int, str]], kind: Kind) -> None:
     answer, made, stored = case
     citations = cite(answer, kind, made, stored)
     for citation in citations:

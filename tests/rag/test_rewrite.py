@@ -17,9 +17,7 @@ def talk(*messages: str) -> list[Turn]:
 HEADPHONES = talk("星河耳机怎么配对？", "长按电源键五秒。")
 
 
-@pytest.mark.parametrize(
-    "question", ["它防水吗？", "那价格呢？", "香水呢", "这个多少钱", "后者更贵吗", "上面那种呢？"]
-)
+@pytest.mark.parametrize("question", ["它防水吗？", "那价格呢？", "香水呢", "这个多少钱", "后者更贵吗", "上面那种呢？"])
 def test_wording_that_leans_on_the_talk(question: str) -> None:
     assert followup(question)
 
@@ -46,6 +44,11 @@ def test_a_pronoun_becomes_the_topic() -> None:
 def test_an_ellipsis_keeps_the_question_before_it() -> None:
     made = standalone("那香水呢？", talk("火车上可以带几斤白酒？", "3000 毫升。"))
     assert made.question == "火车上可以带几斤白酒，香水呢？"
+
+
+def test_an_attribute_is_asked_of_the_same_thing() -> None:
+    assert standalone("那保修期呢", HEADPHONES).question == "星河耳机的保修期是多少？"
+    assert standalone("防水等级呢？", HEADPHONES).question == "星河耳机的防水等级是什么？"
 
 
 def test_a_bare_question_gets_the_topic_in_front() -> None:
@@ -96,9 +99,7 @@ class Model:
 
 def test_a_sound_model_rewrite_is_taken() -> None:
     assert standalone("它防水吗？", HEADPHONES, Model("星河耳机防水吗？")).question == "星河耳机防水吗？"
-    assert (
-        standalone("保修多久", HEADPHONES, Model("星河耳机的保修多久？")).question == "星河耳机的保修多久？"
-    )
+    assert standalone("保修多久", HEADPHONES, Model("星河耳机的保修多久？")).question == "星河耳机的保修多久？"
 
 
 @pytest.mark.parametrize(
@@ -107,9 +108,7 @@ def test_a_sound_model_rewrite_is_taken() -> None:
 )
 def test_an_unsound_model_rewrite_is_not(nonsense: str) -> None:
     assert not sound(nonsense, "保修期限多久", HEADPHONES)
-    assert standalone("保修期限多久", HEADPHONES, Model(nonsense)).question == by_rules(
-        "保修期限多久", HEADPHONES
-    )
+    assert standalone("保修期限多久", HEADPHONES, Model(nonsense)).question == by_rules("保修期限多久", HEADPHONES)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class World:
         self.database = Database(self.settings)
         self.database.migrate()
         self.embedder = BigramEmbedder()
-        self.indexes = IndexManager(self.database, self.settings)
+        self.indexes = IndexManager(self.database, self.settings, self.embedder)
         with self.database.session() as session:
             get_or_create_kb(session, "default", embedder=self.embedder.id)
 
