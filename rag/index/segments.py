@@ -140,7 +140,7 @@ class Segmented(Generic[S]):
         """
         state = files.read_json(path / cls.state_file)
         segments = [cls.segment_type.open(path, name) for name in state["segments"]]
-        return cls(segments, np.asarray(files.read_array(path / "dead.npy")))
+        return cls(segments=segments, dead=np.asarray(files.read_array(path / "dead.npy")))
 
 
 def merge_from(sizes: Sequence[int]) -> int:

@@ -111,10 +111,14 @@ class FaissStore(Segmented[Segment]):
     state_file = "vectors.json"
     segment_type = Segment
 
+    def __init__(self, dim: int = 0, segments: Sequence[Segment] = (), dead: IdArray | None = None) -> None:
+        self._dim = dim
+        super().__init__(segments, dead)
+
     @property
     def dim(self) -> int:
-        """Length of a vector; 0 while there is none."""
-        return int(self._segments[0].index.d) if self._segments else 0
+        """Length of a vector; 0: as the first that is added."""
+        return int(self._segments[0].index.d) if self._segments else self._dim
 
     def add(self, ids: Sequence[int] | IdArray, vectors: FloatMatrix) -> None:
         """Store unit-length vectors float32 (n, dim) under chunk ids.

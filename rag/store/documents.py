@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput, NotFound
 from rag.store.base import insert_if_absent, now
+from rag.store.kbs import get_kb
 from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -100,6 +101,18 @@ def get_document(session: Session, document_id: str, kb: KnowledgeBase | None = 
     if found is None or found.kb.deleted_at is not None or (kb is not None and found.kb_id != kb.id):
         raise NotFound(f"There is no document «{document_id}». `chatgglm documents list` shows those there are.")
     return found
+
+
+def find_document(session: Session, name: str, kb_slug: str) -> Document:
+    """A live document by its id in any knowledge base, or by its path in the one of that slug.
+
+    Raises:
+        NotFound: there is none.
+    """
+    try:
+        return get_document(session, name)
+    except NotFound:
+        return get_document(session, name, get_kb(session, kb_slug))
 
 
 def live_version(session: Session, kb: KnowledgeBase, path: str) -> DocumentVersion | None:

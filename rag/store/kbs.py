@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput, NotFound
 from rag.store.base import insert_if_absent, now
-from rag.store.models import KnowledgeBase
+from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
 
 DEFAULT_SLUG = "default"
 _SLUG = re.compile(r"[a-z0-9_-]{1,64}")
@@ -71,10 +71,22 @@ def list_kbs(session: Session) -> list[KnowledgeBase]:
     )
 
 
-def delete_kb(session: Session, slug: str) -> int:
-    """Delete a knowledge base with its documents; its slug is free again at once.
+def count_contents(session: Session, kb: KnowledgeBase) -> tuple[int, int]:
+    """How many live documents and chunks it holds."""
+    live = (Document.kb_id == kb.id, Document.deleted_at.is_(None), DocumentVersion.deleted_at.is_(None))
+    documents = select(func.count(Document.id)).join(DocumentVersion, DocumentVersion.document_id == Document.id)
+    chunks = (
+        select(func.count(Chunk.id))
+        .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
+        .join(Document, Document.id == DocumentVersion.document_id)
+    )
+    return session.scalar(documents.where(*live)) or 0, session.scalar(chunks.where(*live)) or 0
 
-    The rows go with the transaction; the index files go by `IndexManager.clean`. Returns the id.
+
+def delete_kb(session: Session, slug: str) -> int:
+    """Delete a knowledge base with its documents; its slug is free again at once. Returns its id.
+
+    Once that is committed, `IndexManager.drop` deletes the index files.
 
     Raises:
         NotFound: there is none.
@@ -82,8 +94,10 @@ def delete_kb(session: Session, slug: str) -> int:
     kb = get_kb(session, slug)
     kb.deleted_at = now()
     kb.slug = f"{slug[:40]}~{kb.id}"  # «~» is in no slug
-    for document in kb.documents:
-        if document.deleted_at is None:
-            document.deleted_at = kb.deleted_at
+    session.execute(
+        update(Document)
+        .where(Document.kb_id == kb.id, Document.deleted_at.is_(None))
+        .values(deleted_at=kb.deleted_at)
+    )
     session.flush()
     return kb.id
