@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
@@ -42,7 +42,7 @@ class Exchange:
 Event = dict[str, Any]
 """An event of `rag.answer.Answerer.stream` (``type`` is ``passages``, ``token``, ``citation`` or ``done``),
 or ``start`` once the work has begun and, in a conversation, is stored."""
-Events = Iterator[Event]
+Events = Generator[Event, None, None]
 
 
 async def prepare(

@@ -79,9 +79,7 @@ class IngestionWorker:
         try:
             with self._service.database.session() as session:
                 orphans = [
-                    ident
-                    for ident in abandoned(session)
-                    if get_job(session, ident).created_at < now() - ORPHAN_AGE
+                    ident for ident in abandoned(session) if get_job(session, ident).created_at < now() - ORPHAN_AGE
                 ]
         except UserError as error:
             log.warning("looking for jobs: %s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from fastapi import APIRouter
@@ -22,7 +23,12 @@ async def ask(body: AskRequest, runtime: RuntimeDep, party: Asker, client: Clien
     service = await runtime.service()
     slot = await runtime.pool.slot(client)
     if body.stream:
-        return sse.stream(slot, lambda emit: _stream(asking.events(service, exchange), exchange, emit))
+
+        def work(emit: sse.Emitter) -> None:
+            with closing(asking.events(service, exchange)) as events:
+                _stream(events, exchange, emit)
+
+        return sse.stream(slot, work)
     answer = await asking.result(slot, service, exchange)
     return JSONResponse(_document(answer, exchange))
 

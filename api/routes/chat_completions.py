@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import closing
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -94,7 +95,12 @@ async def complete(
     completion = _Completion(body, request, question, history)
     slot = await runtime.pool.slot(client)
     if body.stream:
-        return sse.stream(slot, lambda emit: completion.stream(asking.events(service, exchange), emit))
+
+        def work(emit: sse.Emitter) -> None:
+            with closing(asking.events(service, exchange)) as events:
+                completion.stream(events, emit)
+
+        return sse.stream(slot, work)
     answer = await asking.result(slot, service, exchange)
     return JSONResponse(completion.whole(answer))
 

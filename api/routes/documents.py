@@ -94,9 +94,7 @@ def text(
     """A stretch of the stored text (code points, half open) and the passages in it."""
     with database.session() as session:
         document = library.open_document(session, party, document_id)
-        return library.text_to_dict(
-            session, document, library.version_of(session, document, version), start, end
-        )
+        return library.text_to_dict(session, document, library.version_of(session, document, version), start, end)
 
 
 @router.delete("/{document_id}", status_code=204)

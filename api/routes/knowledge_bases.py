@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from api.auth import iso
@@ -78,9 +79,15 @@ def show(slug: Slug, database: DatabaseDep, party: Asker) -> dict[str, Any]:
 
 
 @router.delete("/{slug}", status_code=204)
-def delete(slug: Slug, database: DatabaseDep, party: Ingester) -> Response:
+async def delete(slug: Slug, runtime: RuntimeDep, party: Ingester) -> Response:
     """Deletes a knowledge base with its documents."""
-    with database.session() as session:
-        get_kb(session, party.kb(slug))
-        delete_kb(session, slug)
+    party.kb(slug)
+    service = await runtime.service()
+
+    def work() -> None:
+        with service.database.session(write=True) as session:
+            kb_id = delete_kb(session, slug)
+        service.indexes.drop(kb_id)
+
+    await run_in_threadpool(work)
     return Response(status_code=204)

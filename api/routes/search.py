@@ -22,7 +22,5 @@ async def search(body: SearchRequest, runtime: RuntimeDep, party: Asker, client:
     question = usable_question(body.question, runtime.settings)
     service = await runtime.service()
     filters = Filters(tuple(body.documents), body.path_prefix, tuple(body.tags))
-    found = await runtime.pool.run(
-        client, service.retriever.search, question, kb=kb, k=body.k, filters=filters or None
-    )
+    found = await runtime.pool.run(client, service.retriever.search, question, kb=kb, k=body.k, filters=filters or None)
     return {"question": body.question, "kb": kb, "results": [passage_to_dict(p) for p in found]}

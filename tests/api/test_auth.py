@@ -180,9 +180,7 @@ class TestVisitors:
         for headers in ({"Origin": SITE}, {"Origin": SITE, **bearer("sk-x")}, {"Origin": SITE, **bearer("cgw-x.y")}):
             assert (await client.get("/v1/conversations", headers=headers)).status_code == 401
 
-    async def test_a_token_is_bound_to_its_origin_and_site(
-        self, client: httpx.AsyncClient, database: Database
-    ) -> None:
+    async def test_a_token_is_bound_to_its_origin_and_site(self, client: httpx.AsyncClient, database: Database) -> None:
         site = self.add_site(database)
         make_key(database)
         token = (await self.open(client, site=site)).json()["token"]

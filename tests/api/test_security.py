@@ -20,9 +20,7 @@ async def echo(request: Request) -> JSONResponse:
     return JSONResponse({"bytes": len(body), "local": is_local_peer(request.scope)})
 
 
-def client(
-    bound: str = "127.0.0.1", allowed: list[str] | None = None, peer: str = "127.0.0.1"
-) -> httpx.AsyncClient:
+def client(bound: str = "127.0.0.1", allowed: list[str] | None = None, peer: str = "127.0.0.1") -> httpx.AsyncClient:
     async def sites() -> frozenset[str]:
         return frozenset({SITE})
 
@@ -38,9 +36,7 @@ def client(
 class TestDoor:
     pytestmark = pytest.mark.anyio
 
-    @pytest.mark.parametrize(
-        "host", ["127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000", "a.localhost"]
-    )
+    @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "LOCALHOST", "[::1]:8000", "a.localhost"])
     async def test_loopback_names_come_in(self, host: str, anyio_backend: str) -> None:
         assert (await client().get("/", headers={"Host": host})).status_code == 200
 
@@ -76,9 +72,7 @@ class TestDoor:
         "origin", ["https://evil.example", "null", "http://127.0.0.1:9999", "http://localhost:8000"]
     )
     @pytest.mark.parametrize("method", ["POST", "DELETE"])
-    async def test_writes_of_other_pages_are_refused(
-        self, origin: str, method: str, anyio_backend: str
-    ) -> None:
+    async def test_writes_of_other_pages_are_refused(self, origin: str, method: str, anyio_backend: str) -> None:
         headers = {"Origin": origin, "Content-Type": "application/json"}
         response = await client().request(method, "/v1/ask", headers=headers, content=b"{}")
         assert response.status_code == 403
@@ -118,18 +112,14 @@ class TestDoor:
         assert bad.status_code == 403
         assert "access-control-allow-origin" not in bad.headers
 
-    @pytest.mark.parametrize(
-        "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
-    )
+    @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
     async def test_a_body_must_be_json(self, kind: str, anyio_backend: str) -> None:
         response = await client().post("/v1/ask", headers={"Content-Type": kind}, content=b"{}")
         assert response.status_code == 415
         assert response.json()["code"] == "unsupported_media_type"
 
     async def test_openai_routes_answer_in_openai_shape(self, anyio_backend: str) -> None:
-        response = await client().post(
-            "/v1/chat/completions", headers={"Content-Type": "text/plain"}, content=b"x"
-        )
+        response = await client().post("/v1/chat/completions", headers={"Content-Type": "text/plain"}, content=b"x")
         assert response.status_code == 415
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
