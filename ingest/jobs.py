@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
@@ -32,14 +33,7 @@ def owner() -> str:
 def create_job(session: Session, kb: KnowledgeBase, sources: Sources, options: dict[str, Any]) -> Job:
     """A queued job with one item a source, and one already settled for each path that gave none."""
     job = Job(kb_id=kb.id, options=options)
-    rows = [
-        JobItem(
-            path=source.path,
-            file=str(source.file).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-            root=source.root,
-        )
-        for source in sources.files
-    ]
+    rows = [JobItem(path=source.path, file=stored_name(source.file), root=source.root) for source in sources.files]
     rows += [
         JobItem(path=problem.path, state=problem.status, error=problem.error, finished_at=now())
         for problem in sources.problems
@@ -50,6 +44,20 @@ def create_job(session: Session, kb: KnowledgeBase, sources: Sources, options: d
     session.add(job)
     session.flush()
     return job
+
+
+def stored_name(file: Path) -> str:
+    """A file name as text that every database takes; one that is no UTF-8 as ``bytes:`` and hex digits."""
+    try:
+        str(file).encode("utf-8")
+        return str(file)
+    except UnicodeEncodeError:
+        return f"bytes:{os.fsencode(file).hex()}"
+
+
+def opened_name(stored: str) -> str:
+    """The name to open the file by."""
+    return os.fsdecode(bytes.fromhex(stored[6:])) if stored.startswith("bytes:") else stored
 
 
 def get_job(session: Session, job_id: str) -> Job:

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,10 @@ from ingest.runners.local import TIMEOUT, LocalRunner
 from ingest.sources import expand
 
 if TYPE_CHECKING:
-    from rag.service import Service
     from sqlalchemy.orm import Session
 
     from ingest.models import Job, JobItem
+    from rag.service import Service
     from rag.store.models import KnowledgeBase
 
 log = logging.getLogger(__name__)
@@ -207,7 +208,7 @@ def run_job(
     try:
         run.work(LocalRunner(workers, timeout))
     except BaseException as caught:
-        error = str(caught) or type(caught).__name__
+        error = str(caught) or "interrupted"
         raise
     finally:
         report = run.finish(error)
@@ -240,6 +241,7 @@ class _Run:
         self.done = self.total = self.chunks = 0
         self.began = time.perf_counter()
         self.stopped = False
+        self.loading: Future[Any] | None = None
         self.sources: dict[int, tuple[str, str, str]] = {}  # item id → (file, path, root)
         with service.database.session() as session:
             job = jobs.get_job(session, job_id)
@@ -294,7 +296,7 @@ class _Run:
             ).all()
         self.total = len(rows)
         self.done = sum(row.state in jobs.SETTLED for row in rows)
-        self.sources = {row.id: (row.file, row.path, row.root) for row in rows}
+        self.sources = {row.id: (jobs.opened_name(row.file), row.path, row.root) for row in rows}
         return [row.id for row in rows if row.state not in jobs.SETTLED]
 
     def _tasks(self, pending: list[int]) -> Iterator[Task]:
@@ -305,6 +307,8 @@ class _Run:
             file, path, _ = self.sources[item_id]
             if self._settled_unchanged(item_id, file, path):
                 continue
+            if self.loading is None:  # the embedder loads while documents are parsed
+                self.loading = ThreadPoolExecutor(1).submit(lambda: self.service.embedder)
             yield Task(item_id, file, path)
 
     def _settled_unchanged(self, item_id: int, file: str, path: str) -> bool:
@@ -353,7 +357,7 @@ class _Run:
                 index_text(parsed.title, span.heading, parsed.text[span.char_start : span.char_end])
                 for span in ready.outcome.chunks
             ]
-        vectors = embed(self.service.embedder, texts)
+        vectors = embed(self.loading.result() if self.loading else self.service.embedder, texts)
         added: list[int] = []
         removed: list[int] = []
         with self.service.database.session(write=True) as session:

@@ -25,7 +25,10 @@ def lines(parsed: Parsed) -> list[str]:
 
 
 def test_text_with_markdown_headings_and_articles() -> None:
-    source = "# 管理办法\r\n\r\n第一章 总则\r\n第一条 为了规范管理，制定本办法。\r\n本办法自发布之日起施行。\r\n第二章 附则\r\n第二条 由总务处解释。"
+    source = (
+        "# 管理办法\r\n\r\n第一章 总则\r\n第一条 为了规范管理，制定本办法。\r\n本办法自发布之日起施行。\r\n"
+        "第二章 附则\r\n第二条 由总务处解释。"
+    )
     parsed = parse(source.encode("gb18030"), "办法.txt")
     assert parsed.title == "管理办法"
     assert parsed.fidelity["encoding"] == "gb18030"
@@ -102,7 +105,8 @@ make test
 PAGE = """<!doctype html><html><head>{meta}<title>报销制度 - 某公司内网</title><style>p {{}}</style></head><body>
 <nav><a href="/">首页</a><a href="/n">新闻</a></nav><div class="ad">广告：点击购买</div>
 <{main}><h1>报销制度</h1><p>差旅费须在<b>三十日</b>内报销。<br>逾期不予受理。</p><h2>标准</h2>
-<table><tr><th>城市</th><th>每日上限</th></tr><tr><td rowspan="2">北京</td><td>600元</td></tr><tr><td>旺季700元</td></tr></table>
+<table><tr><th>城市</th><th>每日上限</th></tr><tr><td rowspan="2">北京</td><td>600元</td></tr>
+<tr><td>旺季700元</td></tr></table>
 <ul><li>附发票</li><li>附行程单<ol><li>纸质</li></ol></li></ul><pre>a  b
  c</pre></{main}>
 <script>var hidden = 1;</script><div style="display:none">看不见</div><footer>版权所有</footer></body></html>"""
@@ -139,7 +143,8 @@ def test_page_in_several_encodings_and_layouts(main: str, meta: str, encoding: s
 
 
 def test_a_page_title_loses_the_site_name() -> None:
-    page = "<html><head><title>开放时间 - 图书馆</title></head><body><main><p>周一至周五开放，周末闭馆。</p></main></body></html>"
+    head = "<html><head><title>开放时间 - 图书馆</title></head>"
+    page = head + "<body><main><p>周一至周五开放，周末闭馆。</p></main></body></html>"
     assert parse(page.encode(), "x.htm").title == "开放时间"
 
 
@@ -226,7 +231,8 @@ def test_docx_content_controls_tracked_changes_and_automatic_numbers(make_docx: 
         body.insert(
             len(body) - 1,
             parse_xml(
-                f"<w:sdt {nsdecls('w')}><w:sdtContent><w:p><w:r><w:t>控件里的字</w:t></w:r></w:p></w:sdtContent></w:sdt>"
+                f"<w:sdt {nsdecls('w')}><w:sdtContent><w:p><w:r><w:t>控件里的字</w:t></w:r></w:p>"
+                "</w:sdtContent></w:sdt>"
             ),
         )
         body.insert(
@@ -248,7 +254,10 @@ def test_docx_content_controls_tracked_changes_and_automatic_numbers(make_docx: 
 
 # -- PDF -------------------------------------------------------------------------------------------
 
-PARAGRAPH = "本馆藏书一百二十万册，其中古籍三万余册，均可在阅览室内借阅，不得带出馆外，违者按照规定处理并且记入读者诚信档案之中。"
+PARAGRAPH = (
+    "本馆藏书一百二十万册，其中古籍三万余册，均可在阅览室内借阅，不得带出馆外，"
+    "违者按照规定处理并且记入读者诚信档案之中。"
+)
 
 
 def wrapped(text: str, width: int = 37) -> list[str]:
