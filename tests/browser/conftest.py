@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import sync_playwright
 
+from ingest.guide import bundled
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
@@ -96,9 +98,9 @@ def serving(env: dict[str, str]) -> Iterator[str]:
 
 @pytest.fixture(scope="package")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A data directory of its own, with the test documents in the knowledge base `default`."""
+    """A data directory of its own, with a handbook and the user guide in the knowledge base `default`."""
     env = {**os.environ, "CHATGGLM_HOME": str(tmp_path_factory.mktemp("home"))}
-    chatgglm(env, "ingest", str(DOCUMENTS))
+    chatgglm(env, "ingest", str(DOCUMENTS / "handbook"), str(bundled()))
     return env
 
 

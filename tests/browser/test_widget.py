@@ -260,7 +260,7 @@ def test_home_page_lists_the_documents_and_shows_how_to_embed(server: Server, op
     expect(card).to_be_visible()
     expect(page.locator("#snippet")).to_contain_text(f'<script src="{server.url}/widget.js" data-kb="default"')
     expect(page.locator("#summary")).to_contain_text("份文档")
-    suggestion = page.locator("chatgglm-widget").get_by_role("button", name="加班怎么申请？")
-    expect(suggestion).to_be_visible()  # a heading of the document that is a question
+    suggestion = page.locator("chatgglm-widget .suggestion").first
+    expect(suggestion).to_contain_text("？")  # headings of the user guide are questions
     card.get_by_role("link").click()
     expect(page.locator("#text")).to_contain_text("蓝湾公司员工手册")

@@ -91,12 +91,16 @@ export class ChatGGLMWidget extends LitElement {
   connectedCallback(): void {
     super.connectedCallback();
     this.darkness.addEventListener("change", this.applyTheme);
+    visualViewport?.addEventListener("resize", this.fitViewport);
+    visualViewport?.addEventListener("scroll", this.fitViewport);
   }
 
   disconnectedCallback(): void {
     super.disconnectedCallback();
     this.chat?.stop();
     this.darkness.removeEventListener("change", this.applyTheme);
+    visualViewport?.removeEventListener("resize", this.fitViewport);
+    visualViewport?.removeEventListener("scroll", this.fitViewport);
   }
 
   /** Starts over with another server, knowledge base or language. */
@@ -175,6 +179,14 @@ export class ChatGGLMWidget extends LitElement {
   private readonly applyTheme = (): void => {
     const dark = this.theme === "dark" || (this.theme !== "light" && this.darkness.matches);
     this.toggleAttribute("dark", dark);
+  };
+
+  /** A phone's keyboard shrinks what is seen of the page, not the page: the panel follows. */
+  private readonly fitViewport = (): void => {
+    const seen = visualViewport;
+    if (!seen || this.inline || !this.opened || seen.scale !== 1) return;
+    this.style.setProperty("--_seen-top", `${seen.offsetTop}px`);
+    this.style.setProperty("--_seen-height", `${seen.height}px`);
   };
 
   protected willUpdate(changes: PropertyValues): void {
