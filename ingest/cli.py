@@ -24,9 +24,9 @@ def ingest(
     kb: Annotated[str, typer.Option(help="Knowledge base; made if there is none of that name.")] = "default",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     sync: Annotated[
-        bool, typer.Option(help="Also delete the documents that came from these folders and are gone there.")
+        bool, typer.Option("--sync", help="Also delete the documents that came from these folders and are gone there.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option(help="Show what would be indexed, and touch nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be indexed, and touch nothing.")] = False,
     include: Annotated[list[str] | None, typer.Option(help="Only files like this (*.pdf); repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files like this (drafts/*); repeatable.")] = None,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Parsing processes; 0: one a processor, at most 4.")] = 0,
@@ -34,8 +34,9 @@ def ingest(
 ) -> None:
     """Put documents into a knowledge base.
 
-    The same bytes again are skipped, changed files replace their old version, a bad file is listed
-    and the rest goes on. Exit code 1: something failed.
+    The same bytes again are skipped, and changed files replace their old version.
+
+    A bad file is listed and the rest goes on; the exit code is 1 then.
     """
     from ingest import pipeline
 
