@@ -15,6 +15,9 @@ from rag.ports import FloatMatrix, IdArray
 
 K1 = 1.2
 B = 0.75
+LONG_SHARE = 1 / 32
+"""A term in more than this share of a segment's documents has a long row."""
+_LONG_AT_LEAST = 256
 _BUILD = 4096
 """Texts whose postings are made at once."""
 
@@ -122,7 +125,7 @@ class Bm25Index(Segmented[Segment]):
         scores = np.zeros(len(segment), dtype=np.float32)
         scores[~mask] = -np.inf
         candidates: npt.NDArray[np.int64] | None = None
-        long = max(len(segment) // 32, 256)
+        long = max(len(segment) * LONG_SHARE, _LONG_AT_LEAST)
         for i, row in enumerate(rows):
             if candidates is None and i and sizes[i] > long and len(segment) > k:
                 threshold = max(floor, np.partition(scores, len(scores) - k)[len(scores) - k])

@@ -144,13 +144,14 @@ def _code(code: str) -> Iterator[str]:
 def _numeral(text: str, start: int, end: int) -> Iterator[str]:
     """Chinese numerals in Arabic digits; a lone one only where it clearly counts something."""
     before, after = text[max(0, start - 3) : start], text[end : end + 1]
-    if end - start == 1 and not before.endswith("第") and after not in _COUNTED:
+    percent = before == "百分之"
+    if end - start == 1 and not percent and not before.endswith("第") and after not in _COUNTED:
         return
     value = numeral_value(text[start:end])
     if value is None:
         return
     yield value
-    if before == "百分之":
+    if percent:
         yield value + "%"
     if after and _is_han(after):
         yield value + after
