@@ -335,13 +335,7 @@ def _show(key: str, made: Any, model: str, as_json: bool) -> None:
 def _assemble() -> None:
     """Lets every package add its commands, then the groups that have any."""
     for package in PACKAGES:
-        try:
-            module = importlib.import_module(f"{package}.cli")
-        except ModuleNotFoundError as error:  # TODO: goes once all three are there
-            if error.name != f"{package}.cli":
-                raise
-            continue
-        module.register(app, groups)
+        importlib.import_module(f"{package}.cli").register(app, groups)
     for name, group in groups.items():
         if group.registered_commands:
             app.add_typer(group, name=name)

@@ -12,8 +12,10 @@ import httpx
 import pytest
 
 from api.app import create_app
+from rag.service import Service
 from rag.settings import Settings
 from rag.store.session import Database
+from tests.rag.world import BigramEmbedder, SentenceReader
 
 BASE = "http://127.0.0.1:8000"
 
@@ -67,31 +69,6 @@ async def client(settings: Settings, database: Database) -> AsyncIterator[httpx.
         yield client
 
 
-@dataclass
-class TestService:
-    """A real store, index, retriever and answerer; only the models are small ones made for tests."""
-
-    __test__ = False
-
-    settings: Settings
-    database: Database
-
-    def __post_init__(self) -> None:
-        from rag.answer import Answerer
-        from rag.index.generations import IndexManager
-        from rag.retrieve import Retriever
-        from tests.rag.world import BigramEmbedder, SentenceReader
-
-        self.embedder = BigramEmbedder()
-        self.reader = SentenceReader()
-        self.indexes = IndexManager(self.database, self.settings, self.embedder)
-        self.retriever = Retriever(self.database, self.indexes, self.embedder, self.reader, self.settings)
-        self.answerer = Answerer(self.retriever, self.reader, self.settings)
-
-    def warm(self) -> None:
-        pass
-
-
 HANDBOOK = """员工手册
 
 年假：工作满一年的员工每年有十五天年假。
@@ -103,26 +80,26 @@ HANDBOOK = """员工手册
 
 
 @pytest.fixture
-def service(settings: Settings, database: Database, tmp_path: Path) -> TestService:
+def service(settings: Settings, database: Database, tmp_path: Path) -> Service:
     """A service whose default knowledge base holds a small handbook."""
     from ingest.pipeline import ingest
 
-    service = TestService(settings, database)
+    service = Service(settings, BigramEmbedder(), SentenceReader())
     file = tmp_path / "员工手册.txt"
     file.write_text(HANDBOOK, encoding="utf-8")
-    report = ingest(service, [file], workers=1)  # type: ignore[arg-type]
+    report = ingest(service, [file], workers=1)
     assert report.ok, report
     return service
 
 
 @pytest.fixture
-async def asked(settings: Settings, service: TestService) -> AsyncIterator[httpx.AsyncClient]:
+async def asked(settings: Settings, service: Service) -> AsyncIterator[httpx.AsyncClient]:
     async with running(settings, service) as client:
         yield client
 
 
 @pytest.fixture
-def server(settings: Settings, service: TestService) -> Iterator[str]:
+def server(settings: Settings, service: Service) -> Iterator[str]:
     """The same on a real server on loopback; its address."""
     import socket
     import threading
@@ -131,7 +108,7 @@ def server(settings: Settings, service: TestService) -> Iterator[str]:
     import uvicorn
 
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(settings, lambda _: service), log_level="warning")  # type: ignore[arg-type, return-value]
+    config = uvicorn.Config(create_app(settings, lambda _: service), log_level="warning")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

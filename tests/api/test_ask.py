@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from rag.service import Service
 from rag.settings import Settings
 from rag.wire import answer_to_dict
-from tests.api.conftest import HANDBOOK, TestService, running
+from tests.api.conftest import HANDBOOK, running
 
 pytestmark = pytest.mark.anyio
 QUESTION = "年假有几天？"
@@ -36,7 +37,7 @@ def without_figures(document: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in document.items() if name not in ("run_id", "timings_ms", "kb")}
 
 
-async def test_ask_gives_the_document_of_the_command(asked: httpx.AsyncClient, service: TestService) -> None:
+async def test_ask_gives_the_document_of_the_command(asked: httpx.AsyncClient, service: Service) -> None:
     response = await asked.post("/v1/ask", json={"question": QUESTION, "some_new_field": 1})
     assert response.status_code == 200
     document = response.json()
@@ -113,7 +114,7 @@ async def test_two_questions_at_once_in_one_conversation(asked: httpx.AsyncClien
 
 
 async def test_a_reader_that_fails_midway_leaves_an_interrupted_answer(
-    settings: Settings, service: TestService, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("out of memory at /secret")
@@ -131,7 +132,7 @@ async def test_a_reader_that_fails_midway_leaves_an_interrupted_answer(
 
 
 def test_a_client_that_goes_away_leaves_an_interrupted_answer(
-    server: str, service: TestService, monkeypatch: pytest.MonkeyPatch
+    server: str, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, go_on = threading.Event(), threading.Event()
     read = service.reader.read
@@ -163,7 +164,7 @@ def test_a_client_that_goes_away_leaves_an_interrupted_answer(
     assert again.json()["answerable"]  # the slot is free again
 
 
-async def test_requests_wait_for_the_models(settings: Settings, service: TestService) -> None:
+async def test_requests_wait_for_the_models(settings: Settings, service: Service) -> None:
     loading = threading.Event()
     service.warm = lambda: loading.wait(10)  # type: ignore[method-assign, assignment, return-value]
     async with running(settings, service) as client:
@@ -179,7 +180,7 @@ async def test_requests_wait_for_the_models(settings: Settings, service: TestSer
 
 
 async def test_too_much_at_once_is_told_to_come_back(
-    settings: Settings, service: TestService, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
     read = service.reader.read
@@ -194,7 +195,7 @@ async def test_too_much_at_once_is_told_to_come_back(
         assert int(refused.headers["retry-after"]) >= 1
         begun = time.monotonic()
         assert (await client.get("/healthz")).status_code == 200
-        assert time.monotonic() - begun < 0.5  # the event loop is not held up
+        assert time.monotonic() - begun < 2  # of 10 that the reader takes: the event loop is not held up
         go_on.set()
         assert [(await task).status_code for task in running_now] == [200, 200]
 

@@ -10,7 +10,7 @@ import numpy as np
 import openai
 import pytest
 
-from tests.api.conftest import TestService
+from rag.service import Service
 
 QUESTION = "年假有几天？"
 
@@ -33,7 +33,7 @@ def test_models(sdk: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("model", ["chatgglm", "chatgglm/default"])
-def test_a_completion(sdk: openai.OpenAI, service: TestService, model: str) -> None:
+def test_a_completion(sdk: openai.OpenAI, service: Service, model: str) -> None:
     completion = sdk.chat.completions.create(
         model=model,
         messages=[
@@ -81,7 +81,7 @@ def test_history_comes_from_the_messages(sdk: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("usage", [True, False])
-def test_a_stream(sdk: openai.OpenAI, service: TestService, usage: bool) -> None:
+def test_a_stream(sdk: openai.OpenAI, service: Service, usage: bool) -> None:
     options = {"stream_options": {"include_usage": True}} if usage else {}
     messages = [{"role": "user", "content": QUESTION}]
     chunks = list(sdk.chat.completions.create(model="chatgglm", messages=messages, stream=True, **options))  # type: ignore[call-overload]
@@ -116,7 +116,7 @@ def test_errors_become_the_clients_own(sdk: openai.OpenAI) -> None:
         sdk.chat.completions.create(model="chatgglm", messages=[{"role": "user", "content": "问" * 3000}])
 
 
-def test_an_error_within_a_stream(sdk: openai.OpenAI, service: TestService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_within_a_stream(sdk: openai.OpenAI, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
@@ -128,7 +128,7 @@ def test_an_error_within_a_stream(sdk: openai.OpenAI, service: TestService, monk
     assert "secret" not in str(failure.value)
 
 
-def test_a_wrong_key_is_an_authentication_error(sdk: openai.OpenAI, service: TestService) -> None:
+def test_a_wrong_key_is_an_authentication_error(sdk: openai.OpenAI, service: Service) -> None:
     from api.auth import create_key
 
     with service.database.session() as session:
@@ -139,7 +139,7 @@ def test_a_wrong_key_is_an_authentication_error(sdk: openai.OpenAI, service: Tes
     assert len(list(sdk.with_options(api_key=key).models.list())) == 2
 
 
-def test_embeddings(sdk: openai.OpenAI, service: TestService) -> None:
+def test_embeddings(sdk: openai.OpenAI, service: Service) -> None:
     texts = ["年假十五天", "病假"]
     made = sdk.embeddings.create(model="bigrams", input=texts)  # the client asks for base64 by itself
     assert [row.index for row in made.data] == [0, 1]
