@@ -22,11 +22,12 @@ from rag.evaluation.rows import read_rows
 
 def run(folder: Path, home: Path) -> dict[str, Any]:
     """Ingest and ask; the answer report with the ingestion's figures added."""
+    from rag.service import get_service
+
     from ingest.pipeline import ingest
-    from rag.service import Service
     from rag.settings import Settings
 
-    service = Service(Settings(home=home))
+    service = get_service(Settings(home=home))
     start = time.perf_counter()
     job = ingest(service, [folder / "docs"], kb="default")
     ingest_s = time.perf_counter() - start

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gglm.types as g
+from rag.expected import expected, fit
 from rag.types import Passage, ReaderOutput, Span, Turn
 
 if TYPE_CHECKING:
@@ -45,28 +46,32 @@ class GGLMReader:
         if not passages:
             return ReaderOutput("", False, 0.0, 0.0, ())
         reading = self.engine.read(question, [_source(p) for p in passages], _turns(history))
-        spans = []
-        at = 0
-        for piece in reading.pieces:
-            if piece.origin is not None:
-                origin = Span(piece.origin.start, piece.origin.end)
-                spans.append((piece.origin.source, origin, Span(at, at + len(piece.text))))
-            at += len(piece.text)
-        chosen = {(index, source.start, source.end) for index, source, _ in spans}
         best = max((c.score for c in reading.candidates), default=0.0)
-        alternatives = tuple(
+        candidates = [
             (math.exp(min(0.0, c.score - best)), c.span.source, Span(c.span.start, c.span.end))
             for c in reading.candidates
-            if (c.span.source, c.span.start, c.span.end) not in chosen
-        )
+        ]
+        text, spans = reading.answer, _spans(reading)
+        texts = [p.text for p in passages]
+        if expected(question) is not None and reading.kind == "span":
+            if (fitted := fit(question, texts, candidates)) is not None:
+                index, source = fitted
+                text = texts[index][source.start : source.end]
+                spans = [(index, source, Span(0, len(text)))]
+            others = [(c[0], fit(question, texts, [(1.0, *c[1:])])) for c in candidates]
+            candidates = [(likelihood, *found) for likelihood, found in others if found is not None]
         return ReaderOutput(
-            text=reading.answer,
+            text=text,
             answerable=reading.answerable,
             p_answerable=reading.p_answerable,
             confidence=reading.confidence,
             relevance=reading.relevance,
             spans=tuple(spans),
-            alternatives=alternatives,
+            alternatives=tuple(
+                (likelihood, index, source)
+                for likelihood, index, source in candidates
+                if not any(i == index and s.start < source.end and source.start < s.end for i, s, _ in spans)
+            ),
             kind="copied",
         )
 
@@ -90,6 +95,18 @@ class GGLMReader:
         """The same, piece by piece."""
         for piece in self.engine.stream_chat(message, _turns(history)):
             yield piece.text
+
+
+def _spans(reading: g.Reading) -> list[tuple[int, Span, Span]]:
+    """The copied pieces as (passage, span of its text, span of the answer)."""
+    spans = []
+    at = 0
+    for piece in reading.pieces:
+        if piece.origin is not None:
+            origin = Span(piece.origin.start, piece.origin.end)
+            spans.append((piece.origin.source, origin, Span(at, at + len(piece.text))))
+        at += len(piece.text)
+    return spans
 
 
 def _source(passage: Passage) -> g.Source:

@@ -1,0 +1,144 @@
+"""What form an answer must have, by the wording of its question: an amount, a length of time, a date …
+
+A small reader finds the right place more often than the right ends. Where the question itself says
+what is wanted («几个月», «多少钱»), the figure in that place is the answer, and a place without one
+is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from rag.text import key, sentence_around
+from rag.types import Span
+
+_DIGITS = r"\d[\d,，]*(?:\.\d+)?"
+_HAN = "[零〇一二两三四五六七八九十百千万半]"
+_NUMBER = rf"(?:{_DIGITS}|{_HAN}+)(?:\s?[百千万亿]{{1,2}})?"
+_TO = r"\s?(?:——|[—–\-~～至到])\s?"
+_RANGE = rf"(?:第|约|近)?{_NUMBER}(?:{_TO}{_NUMBER})?"
+_BOUND = r"(?:以上|以下|以内|之内|左右)?"
+
+
+def _amount(unit: str) -> str:
+    """A number or range with a unit: «5元», «3—5元», «五百元以上二千元以下»."""
+    one = rf"{_RANGE}\s?[余多来]?(?:{unit}){_BOUND}"
+    return rf"{one}(?:(?<=[上下])\s?{one})?"
+
+
+_MONEY = rf"[¥￥$]\s?{_RANGE}|{_amount('元|块钱|块|美元|港元|欧元|角')}(?:/{_HAN}?\w)?"
+_PERCENT = rf"{_RANGE}\s?[%％‰]|[百千万]分之{_HAN}+(?:点{_HAN}+)?|{_HAN}成(?!立|为|员)"
+_LENGTH = _amount(
+    "个?工作日|个?自然日|[个個]?星期|[个個]?小[时時]|[个個]?半?月|周年|周岁|分[钟鐘]|秒[钟鐘]?|学年|周|天|日|年|刻钟"
+)
+_PART_OF_DAY = "(?:上午|下午|晚上?|中午|凌晨|早上?|次日)?"
+_CLOCK = rf"{_PART_OF_DAY}(?:\d{{1,2}}[:：]\d{{2}}|{_NUMBER}[点时](?:半|{_NUMBER}分?)?)"
+_CLOCKS = rf"(?:每[天日周]|周{_HAN})?\s?{_CLOCK}(?:{_TO}{_CLOCK})?(?:、{_CLOCK})*"
+_DAY = rf"{_NUMBER}(?:{_TO}{_NUMBER})?\s?[日号]"
+_DATE = (
+    rf"(?:公元)?前?{_NUMBER}\s?年(?:\s?{_NUMBER}\s?月)?(?:\s?{_DAY})?|"
+    rf"(?:每年|次年)?{_NUMBER}\s?月(?:\s?{_DAY})?|每[年月季周]{_DAY}|次月{_DAY}|{_DAY}|"
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|每?(?:周|星期|礼拜)[一二三四五六日天]"
+)
+_DATES = rf"(?:{_DATE})(?:{_TO}(?:{_DATE}))?"
+_UNITS = {  # how a question may name a unit → how its answer may
+    "回": "次回",
+    "趟": "趟次班",
+    "天": "天日",
+    "岁": "岁",
+    "口": "口人",
+    "名": "名人位",
+    "个人": "人名位",
+    "人": "人名位",
+    "块": "元块",
+    "米": "米",
+    "页": "页",
+    "遍": "遍次",
+}
+_MEASURE = (
+    "[个名人位次回趟遍页张份台部辆架件套款种类项条款章节级层楼座栋家所门"
+    "匹头只支本册卷枚颗粒斤克吨米里亩倍届期代站班集岁口队升度瓶箱包袋户]"
+)
+_LONG_UNITS = "平方米|平方公里|平方千米|立方米|公里|千米|厘米|毫米|公斤|千克|公顷|毫升|人次"
+
+_MONEY_Q = re.compile(
+    r"多少钱|多少费用|几[块元]|多少[块元]|什么价|"
+    r"(?:价格|费用|租金|押金|罚款|金额|工资|单价|总价|总额|收费|运费)(?:是|为|要|得|交|收)?(?:多少|几)"
+)
+_PERCENT_Q = re.compile(r"百分之几|百分之多少|(?:比例|利率|费率|税率|概率|折扣|占比)(?:是|为|有)?(?:多少|几)|几成")
+_LENGTH_Q = re.compile(
+    r"多久|多长时间|(?<!哪)(?:几|多少)(?:个)?(?:工作日|自然日|小[时時]|月(?!份)|星期|分钟|天|日(?!期)|年(?!级|前)|周|秒)"
+)
+_CLOCK_Q = re.compile(r"几点|哪两个点|哪个时段|哪几个时段")
+_DATE_Q = re.compile(r"哪(?:一)?[天年](?!到)|几月|哪(?:一)?个?月|何时|何年|哪几天|哪日|(?:是|在|从)什么时候")
+_COUNT_Q = re.compile(rf"(?<!哪)(?:几|多少)\s?({_LONG_UNITS}|{_MEASURE})")
+
+
+@lru_cache(maxsize=256)
+def expected(question: str) -> re.Pattern[str] | None:
+    """The pattern that the answer's core must match; None: the wording does not say."""
+    form = _form(question)
+    return re.compile(form) if form else None
+
+
+def _form(question: str) -> str | None:
+    if _MONEY_Q.search(question):
+        return f"{_MONEY}|{_PERCENT}"
+    if _PERCENT_Q.search(question):
+        return _PERCENT
+    if _CLOCK_Q.search(question):
+        return _CLOCKS
+    if _LENGTH_Q.search(question):
+        return _LENGTH
+    if _DATE_Q.search(question):
+        return f"{_DATES}|{_CLOCKS}"
+    if match := _COUNT_Q.search(question):
+        unit = match[1]
+        return _amount(f"[{_UNITS.get(unit, unit)}]" if len(unit) == 1 else unit)
+    return None
+
+
+Candidate = tuple[float, int, Span]
+"""Likelihood relative to the best, number of the text, where in it."""
+FLOOR = 0.05
+"""A candidate less likely than this, beside the best, is not looked at."""
+MARGIN = 3
+"""Characters that a candidate may hold beside its figure."""
+_CLAUSE = "，,。；;：:\n"
+
+
+def fit(question: str, texts: Sequence[str], candidates: Sequence[Candidate]) -> tuple[int, Span] | None:
+    """The likeliest candidate that has the expected form, cut down to it; None: leave the answer alone.
+
+    A candidate that is little more than the figure stays whole («每月1—5日», «不超过6个»).
+    """
+    pattern = expected(question)
+    if pattern is None:
+        return None
+    about = set(key(question))
+    for likelihood, index, span in candidates:
+        if likelihood < FLOOR:
+            break
+        text = texts[index]
+        around = sentence_around(text, span.start, span.end)
+        found = [
+            Span(around.start + m.start(), around.start + m.end())
+            for m in pattern.finditer(text[around.start : around.end])
+        ]
+        found = [m for m in found if m.start < span.end and span.start < m.end]
+        if not found:
+            continue
+        best = max(found, key=lambda m: (len(about & set(key(_clause(text, m)))), -m.start))
+        extra = len(key(text[span.start : span.end])) - len(key(text[best.start : best.end]))
+        if span.start <= best.start and best.end <= span.end and extra <= MARGIN:
+            return index, span
+        return index, best
+    return None
+
+
+def _clause(text: str, span: Span) -> str:
+    """The words before a figure, back to the last clause mark."""
+    start = max(text.rfind(mark, 0, span.start) for mark in _CLAUSE) + 1
+    return text[start : span.end]

@@ -1,0 +1,112 @@
+"""What form an answer must have, and cutting a reader's candidate down to it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag.expected import expected, fit
+from rag.types import Span
+
+
+@pytest.mark.parametrize(
+    ("question", "answers"),
+    [
+        ("租金多少钱一个月", ["58元", "¥1,200", "五百元以上二千元以下", "20元/台", "38.6万元"]),
+        ("罚款金额是多少", ["二百元", "3万元以上10万元以下"]),
+        ("托管费率多少", ["0.05%", "5‰", "百分之三点五", "千分之二", "1.5 %"]),
+        ("质保多久", ["18 个月", "三年", "半年", "24小时", "3—5个工作日", "15日"]),
+        ("几个工作日内办结", ["5个工作日"]),
+        ("讲解每天几点开始", ["10:00、14:30", "下午两点半", "22:30至次日6:00"]),
+        ("哪年合并的", ["1996年", "公元前221年"]),
+        ("头一批货哪天交", ["6月10日", "2026 年 5 月 25 日", "每月1—5日", "周一"]),
+        ("一年最多几回", ["2次", "两次"]),
+        ("满多少页盖骑缝章", ["5页", "5 页"]),
+        ("面积有多少平方米", ["4998平方米", "约4.81万平方米"]),
+        ("来了多少观众，多少人", ["8,912人", "三百名"]),
+    ],
+)
+def test_the_form_of_figures(question: str, answers: list[str]) -> None:
+    pattern = expected(question)
+    assert pattern is not None
+    for answer in answers:
+        match = pattern.search(answer)
+        assert match is not None, answer
+        assert match.group().strip() == answer
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["谁保管公章", "怎么申请退款", "分为哪几个部分", "哪几种口味", "楚塘博物馆的特展叫什么名字", "能带宠物吗", ""],
+)
+def test_wording_that_names_no_form(question: str) -> None:
+    assert expected(question) is None
+
+
+def cut(question: str, text: str, *quotes: str) -> str | None:
+    """What is left of the likeliest fitting candidate; candidates are given by their wording."""
+    candidates = [(0.9**i, 0, Span(text.index(q), text.index(q) + len(q))) for i, q in enumerate(quotes)]
+    found = fit(question, [text], candidates)
+    return None if found is None else text[found[1].start : found[1].end]
+
+
+TEXT = "一台热风炉，单价52,000 元，质保18个月。轴承、皮带等易损件6个月。乙方接报修后24小时内到场。"
+
+
+def test_a_long_candidate_is_cut_to_its_figure() -> None:
+    assert cut("皮带保多长时间？", TEXT, "轴承、皮带等易损件6个月。乙方接报修") == "6个月"
+
+
+def test_of_several_figures_the_one_by_the_asked_words_is_taken() -> None:
+    assert cut("易损件保修多久", TEXT, TEXT) == "6个月"
+    assert cut("报修后多久到场", TEXT, TEXT) == "24小时内"[:4]
+
+
+def test_a_candidate_without_the_form_gives_way_to_the_next() -> None:
+    assert cut("热风炉一台多少钱", TEXT, "质保18个月", "热风炉，单价52,000 元") == "52,000 元"
+
+
+def test_a_figure_cut_off_by_the_reader_is_completed() -> None:
+    assert cut("热风炉一台多少钱", TEXT, "52,0") == "52,000 元"
+
+
+def test_a_candidate_that_is_little_more_than_its_figure_stays() -> None:
+    assert cut("单表最多几个索引", "单表索引不超过 6 个，主键除外。", "不超过 6 个") == "不超过 6 个"
+
+
+def test_nothing_fits() -> None:
+    assert cut("热风炉一台多少钱", TEXT, "轴承、皮带") is None
+    assert cut("谁来维修", TEXT, "乙方") is None, "the wording names no form"
+    assert fit("多少钱", [TEXT], []) is None
+    unlikely = (0.01, 0, Span(TEXT.index("52,000"), TEXT.index("52,000") + 8))
+    assert fit("热风炉一台多少钱", [TEXT], [(1.0, 0, Span(0, 2)), unlikely]) is None
+
+
+@given(
+    text=st.text(alphabet="甲乙0123456789元年月日,.，。个 \n", min_size=1, max_size=120),
+    question=st.sampled_from(["多少钱", "多久", "几个月", "哪天", "几点", "多少人"]),
+    data=st.data(),
+)
+def test_what_comes_back_is_a_figure_of_the_text(text: str, question: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    found = fit(question, [text], [(1.0, 0, Span(start, end))])
+    if found is not None:
+        index, span = found
+        pattern = expected(question)
+        assert index == 0
+        assert pattern is not None
+        assert pattern.search(text[span.start : span.end])
+        assert span.start < end
+        assert start < span.end
+
+
+def test_a_hostile_text_is_read_at_once() -> None:
+    import time
+
+    begin = time.perf_counter()
+    for question in ("多少钱", "多久", "哪天", "几点", "多少人"):
+        for text in ("1" * 5000, "一" * 5000, "1年" * 2500, "10:00、" * 1000, "约第" * 2500):
+            fit(question, [text], [(1.0, 0, Span(2000, 2001))])
+    assert time.perf_counter() - begin < 5
