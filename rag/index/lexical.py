@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from rag.errors import IndexUnavailable
 from rag.index import postings
 from rag.index.postings import Segment
 from rag.index.segments import Mask, Segmented
@@ -64,7 +65,21 @@ class Bm25Index(Segmented[Segment]):
         self, query: str, k: int, allowed: IdArray | None = None, excluded: IdArray | None = None
     ) -> tuple[IdArray, FloatMatrix]:
         """The ``k`` best chunks: ids int64 (k,) and BM25 scores float32 (k,), best first, equal scores
-        by id; −1 and 0 where fewer chunks share a term with the query."""
+        by id; −1 and 0 where fewer chunks share a term with the query.
+
+        Raises:
+            IndexUnavailable: a file is damaged.
+        """
+        try:
+            return self._search(query, k, allowed, excluded)
+        except IndexError as error:  # bits of a mapped file that changed after it was opened or checked
+            raise IndexUnavailable(
+                "The lexical index is damaged. `chatgglm kb rebuild` makes it again from the database."
+            ) from error
+
+    def _search(
+        self, query: str, k: int, allowed: IdArray | None, excluded: IdArray | None
+    ) -> tuple[IdArray, FloatMatrix]:
         ids = np.full(k, -1, dtype=np.int64)
         scores = np.zeros(k, dtype=np.float32)
         keys, often = np.unique(term_keys(query), return_counts=True)

@@ -62,6 +62,7 @@ class Segment:
         elif len(self.docs):
             if int(self.docs.max()) >= len(self.ids):
                 yield f"Segment {self.name}: a posting points beyond the documents."
+                return
             rising = np.diff(self.docs.astype(np.int64)) > 0
             rising[self.starts[1:-1] - 1] = True  # from one row to the next
             if not rising.all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_small_additions_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [len(s) for s in index.segments]
     assert sum(sizes) == 200
     assert len(sizes) <= 5
-    assert all(a >= segments.FANOUT * b for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a >= segments.FANOUT * b for a, b in itertools.pairwise(sizes))
     assert index.search("N77", 1)[0].tolist() == [77]
     assert [problem for s in index.segments for problem in s.problems()] == []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -29,7 +31,7 @@ def reference(text: str) -> list[int]:
         return any(first <= code <= last for first, last in ranges)
 
     keys = [ord(char) for char in text if spaceless(char)]
-    pairs = zip(text, text[1:], strict=False)
+    pairs = itertools.pairwise(text)
     keys += [ord(a) << BIGRAM_SHIFT | ord(b) for a, b in pairs if spaceless(a) and spaceless(b)]
     return sorted(keys + [word_key(word) for word in words(text)])
 

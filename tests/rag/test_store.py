@@ -48,9 +48,14 @@ def test_sqlite_is_configured(database: Database) -> None:
 def test_a_session_commits_at_the_end_and_rolls_back_on_an_error(database: Database) -> None:
     with database.session() as session:
         get_or_create_kb(session, "kept")
-    with pytest.raises(ZeroDivisionError), database.session() as session:
-        get_or_create_kb(session, "lost")
-        1 / 0  # noqa: B018
+
+    def interrupted() -> None:
+        with database.session() as session:
+            get_or_create_kb(session, "lost")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
     with database.session() as session:
         assert [kb.slug for kb in list_kbs(session)] == ["kept"]
 
