@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from gglm.model import Memory
 from gglm.quantize import quantize
 from gglm.reading import Decoded, Part, Spans, TokenizedSource, Window, decode, merge, windows
 from gglm.tasks import Task, encode_task, encode_writing, pad_batch
-from gglm.tokenizer import EOS, PAD
+from gglm.tokenizer import EOS
 from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, Turn
 from gglm.weights import ReaderSettings, Weights, load
 
@@ -264,27 +265,29 @@ class Engine:
         batch = windows(task, self.tokenizer, question, tokenized, size, overlap)[:max_windows]
         if not batch:
             batch = [Window(0, 0, 0, encode_task(task, self.tokenizer, question, "", ""))]
-        hidden, tokens, passage = self._encode(batch)
-        return self._memory(hidden, tokens, passage, passage), render.Origins.of(batch, tokenized, tokens.shape[1])
+        memory = self._memory(batch, [w.encoded.passage for w in batch])
+        return memory, render.Origins.of(batch, tokenized)
 
     @torch.inference_mode()
     def memory_of_talk(self, task: Task, message: str, history: Sequence[Turn]) -> tuple[Memory, render.Origins]:
         """What the decoder reads in 对话 and 改写; what it copies there is no source to quote."""
         encoded, copyable = encode_writing(task, self.tokenizer, message, history)
         window = Window(0, 0, 0, encoded)
-        hidden, tokens, passage = self._encode([window])
-        memory = self._memory(hidden, tokens, passage, torch.from_numpy(copyable)[None])
-        return memory, render.Origins.of([window], [], tokens.shape[1])
+        return self._memory([window], [copyable]), render.Origins.of([window], [])
 
-    def _memory(self, hidden: Tensor, tokens: Tensor, passage: Tensor, copyable: Tensor) -> Memory:
-        start, _ = self.model.span_logits(hidden, passage)
-        flat = tokens.reshape(1, -1)
+    def _memory(self, batch: Sequence[Window], copyable: Sequence[npt.NDArray[np.bool_]]) -> Memory:
+        """Windows end to end, none of them padded."""
+        parts = []
+        for window in batch:
+            hidden, tokens, passage = self._encode([window])
+            parts.append((hidden, tokens, self.model.span_logits(hidden, passage)[0]))
+        hidden, tokens, start = (torch.cat(part, 1) for part in zip(*parts, strict=True))
         return Memory(
-            hidden=hidden.reshape(1, flat.shape[1], -1),
-            tokens=flat,
-            readable=flat.ne(PAD),
-            copyable=copyable.reshape(1, -1),
-            first=start.reshape(1, -1).log_softmax(-1),
+            hidden=hidden,
+            tokens=tokens,
+            readable=torch.ones_like(tokens, dtype=torch.bool),
+            copyable=torch.from_numpy(np.concatenate(copyable))[None],
+            first=start.log_softmax(-1),
         )
 
     def _rules(self, task: Task) -> generate.Rules:
@@ -329,10 +332,15 @@ class Engine:
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Cuts an order by rising length into batches of at most `BATCH_TOKENS` padded tokens."""
+    """Cuts an order by length into batches of equal length, at most `BATCH_TOKENS` together.
+
+    Nothing is padded: a result never depends on what else is in the batch, and one CPU core gains
+    nothing from filling up.
+    """
     batch: list[int] = []
     for i in order:
-        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
+        full = (len(batch) + 1) * lengths[i] > BATCH_TOKENS
+        if batch and (full or lengths[i] != lengths[batch[0]]):
             yield batch
             batch = []
         batch.append(i)

@@ -63,10 +63,13 @@ def _scores(out: DecoderOutput, memory: Memory, rules: Rules) -> Tensor:
 
 
 def _constrain(scores: Tensor, history: Tensor, step: int, options: SamplingOptions) -> Tensor:
-    """Repetition penalty (Keskar et al. 2019) and minimum length; scores (B, V), history int64 (B, T)."""
+    """Repetition penalty and minimum length; scores (B, V), history int64 (B, T).
+
+    A token's probability is divided by the penalty once for each time it came before.
+    """
     if options.repetition_penalty != 1.0 and history.shape[1]:
-        seen = scores.gather(1, history)
-        scores = scores.scatter(1, history, seen * options.repetition_penalty)
+        cost = torch.full(history.shape, -math.log(options.repetition_penalty))
+        scores = scores.scatter_add(1, history, cost)
     if step < options.min_tokens:
         scores = scores.clone()
         scores[:, EOS] = NEVER

@@ -202,8 +202,10 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = RMSNorm(config.d_model)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.attention(self.conv(self.attention_norm(x)), cos, sin, mask)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, keep: Tensor | None) -> Tensor:
+        """``keep`` (B, L, 1) zeroes padding ahead of the convolution, which would see it otherwise."""
+        z = self.attention_norm(x)
+        x = x + self.attention(self.conv(z if keep is None else z * keep), cos, sin, mask)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -261,13 +263,14 @@ class Encoder(nn.Module):
         x = self.embedding(tokens, segments, matches)
         x = unit_rms(F.dropout(x, self.dropout, self.training).to(dtype))
         pad = tokens.eq(PAD)
-        mask = None
+        mask = keep = None
         if bool(pad.any()):
+            keep = (~pad)[..., None].to(dtype)
             mask = torch.zeros(pad.shape, dtype=dtype, device=x.device).masked_fill_(pad, NEGATIVE)
             mask = mask[:, None, None, :]
         cos, sin = self.cos[: x.shape[1]].to(dtype), self.sin[: x.shape[1]].to(dtype)
         for layer in self.layers:
-            x = layer(x, cos, sin, mask)
+            x = layer(x, cos, sin, mask, keep)
         return unit_rms(x)
 
 

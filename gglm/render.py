@@ -28,18 +28,19 @@ class Origins:
     end: Ids
 
     @classmethod
-    def of(cls, windows: Sequence[Window], sources: Sequence[TokenizedSource], padded: int) -> Origins:
-        """Positions of windows laid end to end, each padded to ``padded`` tokens."""
-        source, start, end = (np.full(len(windows) * padded, -1, np.int32) for _ in range(3))
-        for row, window in enumerate(windows):
-            if not window.count:
-                continue
-            base = row * padded + window.encoded.base
-            here = slice(base, base + window.count)
-            there = slice(window.first, window.first + window.count)
-            source[here] = window.index
-            start[here] = sources[window.index].starts[there]
-            end[here] = sources[window.index].ends[there]
+    def of(cls, windows: Sequence[Window], sources: Sequence[TokenizedSource]) -> Origins:
+        """Positions of windows laid end to end."""
+        total = sum(len(w.encoded.tokens) for w in windows)
+        source, start, end = (np.full(total, -1, np.int32) for _ in range(3))
+        at = 0
+        for window in windows:
+            if window.count:
+                here = slice(at + window.encoded.base, at + window.encoded.base + window.count)
+                there = slice(window.first, window.first + window.count)
+                source[here] = window.index
+                start[here] = sources[window.index].starts[there]
+                end[here] = sources[window.index].ends[there]
+            at += len(window.encoded.tokens)
         return cls(source, start, end)
 
     def __getitem__(self, position: int) -> SourceSpan | None:

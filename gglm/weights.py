@@ -196,9 +196,7 @@ def load(folder: Path | None = None) -> Weights:
         raise WeightsError(f"{folder / CONFIG}: the model's shape cannot be used: {error}") from None
     tokenizer = Tokenizer(folder / TOKENIZER)
     if len(tokenizer) > model_config.vocab_size:  # the table is padded to a multiple of 64
-        raise WeightsError(
-            f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model {model_config.vocab_size}"
-        )
+        raise WeightsError(f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model {model_config.vocab_size}")
     with torch.device("meta"):
         model = ChatGGLM(model_config)  # no time is spent on random numbers
     try:
