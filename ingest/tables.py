@@ -25,14 +25,22 @@ def render(rows: list[list[str]], has_header: bool | None = None) -> tuple[str, 
     grid = [[row[i] for i in used] for row in grid]
     if not grid:
         return "", []
+    notes: list[str] = []  # titles and remarks above the columns' names
+    while len(used) > 2 and len(grid) > 1 and sum(map(bool, grid[0])) == 1:
+        notes.append(next(filter(None, grid.pop(0))))
+    header, lines = _lines(grid, len(used), has_header)
+    return header, notes + lines
+
+
+def _lines(grid: list[list[str]], width: int, has_header: bool | None) -> tuple[str, list[str]]:
     if has_header is None:
         has_header = _looks_like_header(grid)
-    if len(used) == 1:
+    if width == 1:
         return "", [row[0] for row in grid]
     if has_header and len(grid) > 1:
         names, body = grid[0], grid[1:]
         return "", [_bars(names), *(_named(names, row) for row in body)]
-    if len(used) == 2:
+    if width == 2:
         return "", ["：".join(filter(None, (row[0].rstrip("：:"), row[1]))) for row in grid]
     return _bars(grid[0]), [_bars(row) for row in grid]
 

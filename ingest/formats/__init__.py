@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path, PurePosixPath
 
+from ingest.canonical import Draft, canonicalise
 from ingest.errors import DamagedFile, EmptyFile, EncryptedFile, MissingSource, SourceError, UnsupportedFormat
 from ingest.types import Parsed
 
@@ -22,6 +23,13 @@ PARSERS = {
     ".xhtml": "html",
     ".pdf": "pdf",
     ".docx": "docx",
+    ".pptx": "pptx",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".epub": "epub",
+    ".eml": "eml",
 }
 """Extension → module of this package."""
 
@@ -60,27 +68,27 @@ def parse(source: Path | bytes, name: str | None = None) -> Parsed:
     Raises:
         SourceError: the file gives no document; the message says why and what to do.
     """
-    from ingest.canonical import canonicalise
-
     if isinstance(source, Path):
         name = name or source.name
         source = read(source)
     if not name:
         raise ValueError("bytes need a name")
-    path = PurePosixPath(name)
-    suffix = path.suffix.lower()
+    return canonicalise(draft_of(source, name), PurePosixPath(name).stem)
+
+
+def draft_of(data: bytes, name: str) -> Draft:
+    """What the parser for this name makes of the bytes; raises as `parse`."""
+    suffix = PurePosixPath(name).suffix.lower()
     if suffix not in PARSERS:
         raise UnsupportedFormat(unsupported_reason(name))
-    if not source.strip(b"\0 \t\r\n"):
+    if not data.strip(b"\0 \t\r\n"):
         raise EmptyFile("the file is empty")
     if suffix != ".pdf" and PARSERS[suffix] != "text":
-        _refuse_compound(source)
+        _refuse_compound(data)
     module = importlib.import_module(f"ingest.formats.{PARSERS[suffix]}")
     try:
-        return canonicalise(module.parse(source, name), path.stem)
-    except SourceError:
-        raise
-    except MemoryError:
+        draft: Draft = module.parse(data, name)
+    except (SourceError, MemoryError):
         raise
     except RecursionError:
         raise DamagedFile("the file is nested too deeply to be read") from None
@@ -88,6 +96,7 @@ def parse(source: Path | bytes, name: str | None = None) -> Parsed:
         raise DamagedFile(
             f"the file is damaged or not a real {suffix} file ({type(error).__name__}: {error})"[:300]
         ) from error
+    return draft
 
 
 def read(path: Path) -> bytes:

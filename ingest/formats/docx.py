@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 from ingest.canonical import Draft
-from ingest.errors import DamagedFile
+from ingest.formats.container import check_archive
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _HEADING = re.compile(r"(?:heading|标题)\s*([1-9])$", re.IGNORECASE)
 _GENERIC_TITLES = {"word document", "microsoft word 文档", "文档", "untitled", "document1", "文档1"}
-MAX_EXPANDED = 500 * 1024 * 1024
 
 
 def parse(data: bytes, name: str) -> Draft:
@@ -44,19 +42,6 @@ def parse(data: bytes, name: str) -> Draft:
     ):
         draft.title = title
     return draft
-
-
-def check_archive(data: bytes) -> None:
-    """Refuses what is no zip file, and a zip bomb before anything expands it."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            expanded = sum(item.file_size for item in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        raise DamagedFile("the file is damaged: it is no Office document (not a zip archive)") from None
-    if expanded > MAX_EXPANDED:
-        raise DamagedFile(
-            f"the file expands to {expanded // 2**20} MiB, more than the limit of {MAX_EXPANDED // 2**20}"
-        )
 
 
 class _Reader:

@@ -41,15 +41,19 @@ def parse(data: bytes, name: str) -> Draft:
     tree = LexborHTMLParser(found.text.replace("\0", ""))
     if tree.body is None:
         return draft
-    walk_page(tree, found.text, draft)
+    _walk(_content(tree, found.text), draft)
     if not draft.title:
         draft.title = _title(tree, draft)
     return draft
 
 
-def walk_page(tree: Any, source: str, draft: Draft) -> None:
-    """Appends a page's content to ``draft``."""
-    root = _content(tree, source)
+def walk_body(tree: Any, draft: Draft) -> None:
+    """Appends everything but navigation to ``draft``: for pages that are content throughout."""
+    if tree.body is not None:
+        _walk(tree.body, draft)
+
+
+def _walk(root: Any, draft: Draft) -> None:
     walker = _Walker(draft, len(_squeezed(root)))
     walker.block(root)
     walker.flush()

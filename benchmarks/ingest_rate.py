@@ -1,0 +1,167 @@
+"""How fast documents come in: parsing and cutting alone, and the whole way into the index.
+
+    OMP_NUM_THREADS=1 python benchmarks/ingest_rate.py [FOLDER] [--megabytes 4] [--workers 2] [--out report.json]
+
+Without FOLDER, documents are made from the sentences of the bundled guide, in five formats. State
+lives in a temporary directory. MB are those of UTF-8 text that came out, not of the files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def sentences() -> list[str]:
+    """The guide's own sentences."""
+    from ingest.formats import parse
+    from ingest.guide import bundled
+    from ingest.sentences import sentences as split
+
+    found: list[str] = []
+    for path in sorted(bundled().glob("*.md")):
+        text = parse(path).text
+        found += [text[start:end] for start, end in split(text, 0, len(text)) if 10 <= end - start <= 120]
+    return [" ".join(sentence.split()) for sentence in found]
+
+
+def documents(folder: Path, megabytes: float) -> None:
+    """Fills ``folder`` with documents of about 30 kB of text each, the same share of each format."""
+    chance = random.Random(1)
+    pool = sentences()
+    makers: dict[str, Callable[[list[str]], bytes]] = {
+        "txt": lambda paragraphs: "\n".join(paragraphs).encode("gb18030"),
+        "md": lambda paragraphs: "\n\n".join(paragraphs).encode(),
+        "html": _html,
+        "docx": _docx,
+        "pdf": _pdf,
+    }
+    try:
+        import reportlab  # noqa: F401
+    except ImportError:
+        del makers["pdf"]
+    size, number = 0, 0
+    while size < megabytes * 1e6:
+        for suffix, make in makers.items():
+            paragraphs = ["".join(chance.sample(pool, 6)) for _ in range(60)]
+            (folder / f"{number:04}.{suffix}").write_bytes(make(paragraphs))
+            size += len("\n".join(paragraphs).encode())
+            number += 1
+
+
+def _html(paragraphs: list[str]) -> bytes:
+    import html
+
+    body = "".join(f"<p>{html.escape(paragraph)}</p>" for paragraph in paragraphs)
+    return f"<html><head><meta charset=utf-8></head><body><div id=content>{body}</div></body></html>".encode()
+
+
+def _docx(paragraphs: list[str]) -> bytes:
+    import docx
+
+    document = docx.Document()
+    for paragraph in paragraphs:
+        document.add_paragraph(paragraph)
+    buffer = io.BytesIO()
+    document.save(buffer)
+    return buffer.getvalue()
+
+
+def _pdf(paragraphs: list[str]) -> bytes:
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+    from reportlab.pdfgen.canvas import Canvas
+
+    pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
+    buffer = io.BytesIO()
+    canvas = Canvas(buffer)
+    lines = [paragraph[i : i + 37] for paragraph in paragraphs for i in range(0, len(paragraph), 37)]
+    for page in range(0, len(lines), 40):
+        canvas.setFont("STSong-Light", 12)
+        for i, line in enumerate(lines[page : page + 40]):
+            canvas.drawString(72, 780 - 18 * i, line)
+        canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def parsing(folder: Path) -> dict[str, Any]:
+    """MB of text a second on one core, by format, in this process."""
+    from ingest.chunk import chunk
+    from ingest.errors import SourceError
+    from ingest.formats import parse, supported
+
+    seconds: dict[str, float] = defaultdict(float)
+    size: dict[str, int] = defaultdict(int)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and supported(path.name)):
+        began = time.process_time()
+        try:
+            parsed = parse(path)
+        except SourceError:
+            continue
+        chunk(parsed)
+        seconds[path.suffix] += time.process_time() - began
+        size[path.suffix] += len(parsed.text.encode())
+    rates = {suffix: round(size[suffix] / 1e6 / seconds[suffix], 2) for suffix in sorted(size)}
+    return {"mb_per_cpu_s": rates | {"all": round(sum(size.values()) / 1e6 / sum(seconds.values()), 2)}}
+
+
+def whole(folder: Path, workers: int, with_embedder: bool) -> dict[str, Any]:
+    """Wall time of parsing in processes, or of the whole ingestion, models loaded beforehand."""
+    from ingest.pipeline import dry_run, ingest
+    from rag.service import Service
+    from rag.settings import Settings
+
+    if not with_embedder:
+        began = time.perf_counter()
+        report = dry_run([folder], workers=workers)
+    else:
+        with tempfile.TemporaryDirectory() as home:
+            service = Service(Settings(home=Path(home)))
+            service.database.migrate()
+            service.embedder.encode_passages(["预热"])
+            began = time.perf_counter()
+            report = ingest(service, [folder], workers=workers)
+    seconds = time.perf_counter() - began
+    totals = report.totals
+    return {
+        "documents": totals["documents"],
+        "failed": totals["failed"],
+        "chunks": totals["chunks"],
+        "seconds": round(seconds, 2),
+        "mb_per_s": round(totals["characters"] * 3 / 1e6 / seconds, 2),
+        "chunks_per_s": round(totals["chunks"] / seconds, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--megabytes", type=float, default=4.0, help="of text to make without FOLDER")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--no-embedding", action="store_true", help="only what needs no model")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = arguments.folder
+        if folder is None:
+            folder = Path(scratch)
+            documents(folder, arguments.megabytes)
+        figures = {"parsing": parsing(folder), "processes": whole(folder, arguments.workers, False)}
+        if not arguments.no_embedding:
+            figures["ingestion"] = whole(folder, arguments.workers, True)
+    print(json.dumps(figures, ensure_ascii=False, indent=2))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import datetime
+import io
+import zipfile
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.errors import DamagedFile, EmptyFile, EncryptedFile
+from ingest.formats import parse
+from ingest.types import Parsed
+
+
+def lines(parsed: Parsed) -> list[str]:
+    return parsed.text.split("\n")
+
+
+# -- spreadsheets ----------------------------------------------------------------------------------
+
+
+def workbook(**sheets: list[list[Any]]) -> bytes:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    del book["Sheet"]
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    buffer = io.BytesIO()
+    book.save(buffer)
+    return buffer.getvalue()
+
+
+def test_sheets_are_sections_and_rows_name_their_columns() -> None:
+    data = workbook(
+        库存=[
+            ["二〇二六年库存表", None, None],
+            ["品名", "数量", "入库"],
+            ["螺栓", 1200, datetime.datetime(2026, 5, 1)],
+        ],
+        联系人=[["仓库", "张三"], ["门卫", "李四"]],
+    )
+    parsed = parse(data, "台账.xlsx")
+    assert parsed.title == "台账"
+    assert lines(parsed) == [
+        "库存",
+        "二〇二六年库存表",
+        "品名 | 数量 | 入库",
+        "品名：螺栓；数量：1200；入库：2026-05-01",
+        "联系人",
+        "仓库：张三",
+        "门卫：李四",
+    ]
+
+
+def test_numbers_as_excel_shows_them() -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in (["项目", "占比", "单价"], ["甲", 0.125, 0.1 + 0.2], ["乙", 1, True]):
+        sheet.append(row)
+    sheet["B2"].number_format = "0.0%"
+    buffer = io.BytesIO()
+    book.save(buffer)
+    assert lines(parse(buffer.getvalue(), "a.xlsx"))[1:] == [
+        "项目：甲；占比：12.5%；单价：0.3",
+        "项目：乙；占比：1；单价：是",
+    ]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
+def test_csv(separator: str, encoding: str) -> None:
+    rows = [["城市", "备注"], ["北京", '"总部在此，首期"'], ["上海", "二期"]]
+    source = "\r\n".join(separator.join(row) for row in rows)
+    parsed = parse(source.encode(encoding), "城市.csv")
+    assert lines(parsed) == ["城市 | 备注", "城市：北京；备注：总部在此，首期", "城市：上海；备注：二期"]
+    assert parsed.title == "城市"
+
+
+# -- slides ----------------------------------------------------------------------------------------
+
+
+def test_slides_are_pages() -> None:
+    from pptx import Presentation
+    from pptx.util import Inches
+
+    deck = Presentation()
+    first = deck.slides.add_slide(deck.slide_layouts[5])
+    first.shapes.title.text = "年度计划"
+    below = first.shapes.add_textbox(Inches(1), Inches(5), Inches(4), Inches(1))
+    below.text_frame.text = "下面的话。"
+    above = first.shapes.add_textbox(Inches(1), Inches(2), Inches(4), Inches(1))
+    above.text_frame.text = "上面的话。"
+    first.notes_slide.notes_text_frame.text = "讲两分钟"
+    second = deck.slides.add_slide(deck.slide_layouts[5])
+    second.shapes.title.text = "预算"
+    table = second.shapes.add_table(2, 2, Inches(1), Inches(2), Inches(6), Inches(2)).table
+    for (i, j), text in {(0, 0): "科目", (0, 1): "金额", (1, 0): "差旅", (1, 1): "三万元"}.items():
+        table.cell(i, j).text = text
+    buffer = io.BytesIO()
+    deck.save(buffer)
+    parsed = parse(buffer.getvalue(), "a.pptx")
+    assert parsed.title == "年度计划"
+    assert lines(parsed) == [
+        "年度计划",
+        "上面的话。",
+        "下面的话。",
+        "备注：讲两分钟",
+        "预算",
+        "科目 | 金额",
+        "科目：差旅；金额：三万元",
+    ]
+    assert parsed.page_at(parsed.text.index("讲两分钟")) == 1
+    assert parsed.page_at(parsed.text.index("预算")) == 2
+
+
+# -- books and mail --------------------------------------------------------------------------------
+
+CONTAINER = """<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">
+<rootfiles><rootfile full-path="OEBPS/b.opf"/></rootfiles></container>"""
+PACKAGE = """<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">
+<dc:title>修理手册</dc:title></metadata>
+<manifest><item id="a" href="%E4%B8%80.xhtml"/><item id="b" href="b.xhtml"/></manifest>
+<spine><itemref idref="b"/><itemref idref="a"/></spine></package>"""
+
+
+def book(**extra: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("META-INF/container.xml", CONTAINER)
+        archive.writestr("OEBPS/b.opf", PACKAGE)
+        archive.writestr("OEBPS/一.xhtml", "<html><body><h1>后一章</h1><p>换灯泡。</p></body></html>")
+        archive.writestr("OEBPS/b.xhtml", "<html><body><h1>前一章</h1><p>先断电。</p></body></html>")
+        for name, text in extra.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+def test_book_in_the_order_of_its_spine() -> None:
+    parsed = parse(book(), "a.epub")
+    assert parsed.title == "修理手册"
+    assert lines(parsed) == ["前一章", "先断电。", "后一章", "换灯泡。"]
+
+
+def test_protected_and_broken_books() -> None:
+    with pytest.raises(EncryptedFile):
+        parse(book(**{"META-INF/rights.xml": "<x/>"}), "a.epub")
+    with pytest.raises(DamagedFile):
+        parse(workbook(甲=[["x"]]), "a.epub")
+
+
+def test_xml_entities_are_not_expanded(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("机密", encoding="utf-8")
+    evil = f'<!DOCTYPE x [<!ENTITY e SYSTEM "file://{secret}">]>' + PACKAGE.replace("修理手册", "&e;")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(book())) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, evil if name.endswith(".opf") else old.read(name))
+    parsed = parse(buffer.getvalue(), "a.epub")
+    assert "机密" not in parsed.title + parsed.text
+
+
+def test_mail_with_attachments() -> None:
+    message = EmailMessage()
+    message["Subject"] = "关于停水的通知"
+    message["From"] = "物业 <wuye@example.org>"
+    message["To"] = "all@example.org"
+    message.set_content("明日九点至十二点停水。\n请各户储水。", charset="gb2312")
+    message.add_alternative("<p>同文</p>", subtype="html")
+    message.add_attachment("# 附表\n\n一号楼先停。".encode(), maintype="text", subtype="markdown", filename="附表.md")
+    message.add_attachment(b"\x89PNG....", maintype="image", subtype="png", filename="图.png")
+    parsed = parse(message.as_bytes(), "a.eml")
+    assert parsed.title == "关于停水的通知"
+    assert lines(parsed) == [
+        "关于停水的通知",
+        "发件人：物业 <wuye@example.org>",
+        "收件人：all@example.org",
+        "明日九点至十二点停水。",
+        "请各户储水。",
+        "附件：附表.md",
+        "附表",
+        "一号楼先停。",
+    ]
+    assert [note.split(":")[0] for note in parsed.fidelity["attachments_without_text"]] == ["图.png"]
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.pptx", "a.epub"])
+@pytest.mark.parametrize("data", [b"not what it says", b"PK\x03\x04 broken"])
+def test_damaged(name: str, data: bytes) -> None:
+    with pytest.raises(DamagedFile):
+        parse(data, name)
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.pptx", "a.docx"])
+def test_another_kind_of_archive(name: str) -> None:
+    with pytest.raises(DamagedFile):
+        parse(book(), name)
+
+
+def test_a_zip_bomb_is_refused_before_it_expands(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ingest.formats.container as container
+
+    monkeypatch.setattr(container, "MAX_EXPANDED", 1 << 20)
+    with pytest.raises(DamagedFile, match="limit"):
+        parse(book(big="0" * (2 << 20)), "a.epub")
+
+
+def test_nothing_to_read() -> None:
+    with pytest.raises(EmptyFile):
+        parse(workbook(甲=[]), "a.xlsx")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["book.epub", "slides.pptx"])
+def test_no_character_is_lost(samples: Path, name: str) -> None:
+    truth = (samples / "truth.txt").read_text(encoding="utf-8")
+    assert set(truth.split("\n")) <= set(lines(parse(samples / name)))
+
+
+@pytest.mark.shared
+def test_sample_table(samples: Path) -> None:
+    assert "城市：北京；人口（万）：2184" in parse(samples / "table.xlsx").text
