@@ -110,8 +110,8 @@ class WritingSampler:
         DataError: a source has no usable rows or an unknown kind.
     """
 
-    def __init__(self, sources: Sequence[WritingSource], tokenizer: Tokenizer, seed: int, rows: int = 24) -> None:
-        self.tokenizer, self.seed, self.rows = tokenizer, seed, rows
+    def __init__(self, sources: Sequence[WritingSource], tokenizer: Tokenizer, seed: int) -> None:
+        self.tokenizer, self.seed = tokenizer, seed
         self.pools: list[list[WritingRow]] = []
         for source in sources:
             if source.kind not in READERS:

@@ -1,0 +1,79 @@
+"""Training of the decoder on all writing tasks; the encoder and its heads can stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gglm.model import ChatGGLM
+from gglm.tokenizer import Tokenizer
+from gglm.training.batch import collate, losses
+from gglm.training.finetune import from_checkpoint
+from gglm.training.optim import make_optimizers
+from gglm.training.trainer import RunSettings, Trainer, data_hashes
+from gglm.training.writing import WritingSampler, WritingSource
+
+
+@dataclass
+class WriteSettings:
+    """init: checkpoint of the reader; decoder_init: one whose decoder is taken over, if given.
+
+    With ``freeze_encoder`` reading stays exactly as it was.
+    """
+
+    run: RunSettings
+    tokenizer: Path
+    init: Path
+    sources: Sequence[WritingSource]
+    dev: Sequence[WritingSource] = ()
+    decoder_init: Path | None = None
+    freeze_encoder: bool = True
+    micro: int = 6
+    groups: int = 4
+    lr: float = 1.5e-3
+    muon_lr: float = 0.02
+
+
+def heldout_loss(
+    sources: Sequence[WritingSource], tokenizer: Tokenizer, batches: int = 4
+) -> Callable[[ChatGGLM], dict[str, float]]:
+    """Cross-entropy a token on held-out rows of each source, by its kind and first file."""
+    samplers = {f"{s.kind}/{s.files[0].name.split('.')[0]}": WritingSampler([s], tokenizer, seed=1) for s in sources}
+
+    def evaluate(model: ChatGGLM) -> dict[str, float]:
+        figures = {}
+        for name, sampler in samplers.items():
+            total = torch.zeros(2)
+            for step in range(batches):
+                for examples in sampler.batch(step, 4, groups=1):
+                    total += losses(model, collate(examples))["write"]
+            figures[name] = float(total[0] / total[1])
+        return figures
+
+    return evaluate
+
+
+def write(settings: WriteSettings) -> ChatGGLM:
+    """Train (or go on training) the decoder; see `Trainer` for what is written to ``settings.run.out``."""
+    tokenizer = Tokenizer(settings.tokenizer)
+    model = from_checkpoint(settings.init, dropout=0.0)
+    if settings.decoder_init:
+        other = torch.load(settings.decoder_init, weights_only=True, map_location="cpu")["ema"]
+        model.load_state_dict({**model.state_dict(), **{k: v for k, v in other.items() if k.startswith("decoder.")}})
+    if settings.freeze_encoder:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("decoder."))
+    sampler = WritingSampler(settings.sources, tokenizer, settings.run.seed)
+    files = [f for s in settings.sources for f in s.files]
+    return Trainer(
+        model,
+        make_optimizers(model, settings.lr, settings.muon_lr),
+        lambda step, progress: sampler.batch(step, settings.micro, settings.groups),
+        {"write": 1.0},
+        settings.run,
+        heldout_loss(settings.dev, tokenizer) if settings.dev else None,
+        {"data": data_hashes(files), "write": {k: str(v) for k, v in vars(settings).items()}},
+    ).run()
