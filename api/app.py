@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from api import errors, pages
+from api import pages, problems
 from api.limits import BodyLimit
 from api.routes import (
     ask,
@@ -99,7 +99,7 @@ def create_app(
         upload_bytes=settings.max_upload_mb * 1024 * 1024 + MULTIPART_OVERHEAD,
     )
     app.add_middleware(Door, hosts=HostPolicy(settings.host, settings.allowed_hosts), sites=sites)
-    errors.install(app)
+    problems.install(app)
     for route in ROUTES:
         app.include_router(route.router)
     pages.mount(app)

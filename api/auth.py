@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 
 from api.errors import Forbidden, Unauthorized
 from api.models import ApiKey, Secret, WidgetSite
-from api.security import normal_origin
+from api.origins import normal_origin
 from rag.errors import InvalidInput, NotFound
 from rag.store.base import now
 

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs: `chatgglm --help` answers at on
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def serve(
 
     import uvicorn
 
-    from api.security import is_loopback
+    from api.origins import is_loopback
     from rag.settings import get_settings
 
     changed = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
@@ -79,7 +80,7 @@ def serve(
         _need_key(settings)
     listener = _listen(settings.host, settings.port)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    for chatty in ("httpx", "alembic", "sentence_transformers"):
+    for chatty in ("httpx", "alembic", "faiss", "sentence_transformers"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     from api.app import create_app
 
@@ -93,7 +94,8 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how one stops a server
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> Any:
@@ -130,16 +132,12 @@ def _add_guide(service: Service) -> None:
     """Puts the bundled guide into the default knowledge base if nothing is in it."""
     from ingest.guide import bundled
     from ingest.pipeline import ingest
-    from rag.errors import NotFound
     from rag.store.documents import list_documents
     from rag.store.kbs import get_kb
 
     with service.database.session() as session:
-        try:
-            if list_documents(session, get_kb(session, "default")):
-                return
-        except NotFound:
-            pass
+        if list_documents(session, get_kb(session, "default")):
+            return
     ingest(service, [bundled()], kb="default")
 
 

@@ -9,8 +9,9 @@ from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from api.auth import Principal, authenticate
+from api.origins import same_origin
 from api.runtime import Runtime
-from api.security import is_local_peer, same_origin
+from api.security import is_local_peer
 from rag.settings import Settings
 from rag.store.session import Database
 

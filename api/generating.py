@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 from api import asking, sse
 from api.auth import Principal
-from api.errors import describe, problem
 from api.library import open_document, version_of
+from api.problems import describe, problem
 from api.runtime import Runtime
 from api.schemas import TextRequest
 from rag.errors import InvalidInput

@@ -11,7 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import Busy, TooLarge, TooManyRequests, response_for
+from api.errors import Busy, TooLarge, TooManyRequests
+from api.problems import response_for
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
-from api.errors import NotReady, describe
+from api.errors import NotReady
 from api.ingestion import IngestionWorker
 from api.limits import ModelPool
+from api.problems import describe
 from rag.settings import Settings
+from rag.store.kbs import get_or_create_kb
 
 if TYPE_CHECKING:
     from rag.service import Service
@@ -114,6 +116,8 @@ class Runtime:
         try:
             service = self._factory(self.settings)
             service.database.migrate()
+            with service.database.session() as session:  # what requests without `kb` mean is always there
+                get_or_create_kb(session, embedder=self.settings.embedder)
             self._service = service
             self._announce(loop, self._store_ready, self._waiters[0])
             service.warm()

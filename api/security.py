@@ -12,13 +12,14 @@ import re
 import socket
 import uuid
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import HostNotAllowed, OriginNotAllowed, UnsupportedMediaType, response_for
+from api.errors import HostNotAllowed, OriginNotAllowed, UnsupportedMediaType
+from api.origins import is_loopback, normal_origin, same_origin, split_host
+from api.problems import response_for
 from rag.errors import ChatGGLMError
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -39,17 +40,6 @@ REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 SiteOrigins = Callable[[], Awaitable[frozenset[str]]]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address or name means this machine."""
-    host = host.strip("[]").lower()
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def is_local_peer(scope: Scope) -> bool:
     """Whether the request comes from this machine itself, not through a proxy on it."""
     headers = Headers(scope=scope)
@@ -57,26 +47,6 @@ def is_local_peer(scope: Scope) -> bool:
         return False
     client = scope.get("client")
     return client is not None and is_loopback(client[0])
-
-
-def split_host(value: str) -> str:
-    """The name in a Host header, without the port; empty where it is no host."""
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:/@\s\[\]]+)(:\d{1,5})?", value)
-    return match.group(1).lower().rstrip(".") if match else ""
-
-
-def normal_origin(value: str) -> str:
-    """``scheme://host[:port]`` in lower case, default ports left out; empty where it is no web origin."""
-    parts = urlsplit(value.strip())
-    try:
-        port = parts.port
-    except ValueError:
-        return ""
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        return ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default = 443 if parts.scheme == "https" else 80
-    return f"{parts.scheme}://{host}" + (f":{port}" if port and port != default else "")
 
 
 class HostPolicy:
@@ -175,12 +145,6 @@ class Door:
             raise OriginNotAllowed(
                 f"Pages of {origin[:200]} may not use this server. Register the site with: chatgglm sites add ORIGIN"
             )
-
-
-def same_origin(origin: str, host: str) -> bool:
-    """Whether a page's origin is this server as the client sees it (the scheme may end at a proxy)."""
-    normal = normal_origin(origin)
-    return bool(normal) and normal == normal_origin(f"{normal.split(':', 1)[0]}://{host}")
 
 
 def _refuse_silent_cross_site(scope: Scope, headers: Headers) -> None:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from api import asking, sse
 from api.deps import Asker, Client, RuntimeDep
-from api.errors import describe, problem
+from api.problems import describe, problem
 from api.schemas import AskRequest, turns
 
 router = APIRouter(prefix="/v1/ask", tags=["asking"])

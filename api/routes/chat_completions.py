@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 
 from api import asking, sse
 from api.deps import Asker, Client, DatabaseDep, RuntimeDep
-from api.errors import BadRequest, describe, openai_error
+from api.errors import BadRequest
+from api.problems import describe, openai_error
 from api.routes.models import kb_of
 from api.schemas import Text
 from api.usage import usage

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from api import auth
 from api.deps import Admin, DatabaseDep
+from api.origins import same_origin
 from api.schemas import SiteRequest, WidgetSessionRequest, listing
-from api.security import is_local_peer, same_origin
+from api.security import is_local_peer
 from rag.store.kbs import get_kb
 
 router = APIRouter(prefix="/v1/widget", tags=["widget"])
