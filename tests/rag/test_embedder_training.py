@@ -92,8 +92,12 @@ def test_encoder_starts_as_the_static_model_exactly():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(50, encoder.static_dim(64))).astype(np.float32) * rng.uniform(0.1, 2, (50, 1))
     vectors[:3] = 0
-    vectors *= np.minimum(1, 0.99 * np.quantile(np.linalg.norm(vectors, axis=1), 0.995) / np.linalg.norm(
-        vectors, axis=1, keepdims=True).clip(1e-9))
+    vectors *= np.minimum(
+        1,
+        0.99
+        * np.quantile(np.linalg.norm(vectors, axis=1), 0.995)
+        / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9),
+    )
     bert = encoder.build(vectors, width=64, layers=2, inner=32).eval()
     texts = [rng.integers(3, 50, n).astype(np.uint16) for n in (4, 9, 17)]
     batch = encoder.features(texts, 511)

@@ -127,11 +127,12 @@ def train_encoder(
     named = list(model.named_parameters())
     optimizer = torch.optim.AdamW(
         [
-            {"params": [p for n, p in named if "embeddings" in n or p.ndim < 2], "weight_decay": 0.0},
-            {"params": [p for n, p in named if "embeddings" not in n and p.ndim == 2], "weight_decay": 0.01},
+            # the vectors have learned already, the layers begin from nothing
+            {"params": [p for n, p in named if "embeddings" in n or p.ndim < 2], "rate": args.lr / 2},
+            {"params": [p for n, p in named if "embeddings" not in n and p.ndim == 2], "rate": args.lr},
         ],
-        lr=args.lr,
         betas=(0.9, 0.98),
+        weight_decay=0.0,
     )
     folder = Path(args.work) / args.run
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ def train_encoder(
     while (spent := (time.monotonic() - began) / 60) < args.minutes:
         left = 1 - spent / args.minutes
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * min(1.0, (step + 1) / 50) * max(0.02, min(1.0, left / 0.6))
+            group["lr"] = group["rate"] * min(1.0, (step + 1) / 50) * max(0.02, min(1.0, left / 0.6))
         # the last quarter sees longer crops, as passages are when they are searched
         crop = args.crop if left > 0.25 else args.crop * 2
         batch = feed(corpus, packer, titles, args.batch if left > 0.25 else args.batch // 2, crop, rng)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from rag.embedders.training.pairs import Ids
 from rag.embedders.training.static import FloatMatrix
+from rag.embedders.training.tokenizer import CLS, PAD, UNK
 
 if TYPE_CHECKING:
     import torch
@@ -125,24 +126,64 @@ def encode(model: SentenceTransformer, texts: list[Ids], limit: int = 511, size:
 
 
 def export(model: SentenceTransformer, folder: Path) -> int:
-    """Write the folder that ships: fp16 tensors, loaded as float32. Returns its size in bytes."""
-    import torch
-    from safetensors.torch import load_file, save_file
+    """Write the folder that ships: fp16 tensors, loaded as float32. Returns its size in bytes.
 
-    card = folder / "README.md"
-    kept = card.read_text(encoding="utf-8") if card.exists() else None
-    model.save(str(folder), create_model_card=False, safe_serialization=True)
-    weights = folder / "model.safetensors"
-    tensors = {name: t.to(torch.float16).contiguous() for name, t in load_file(weights).items()}
-    save_file(tensors, weights, metadata={"format": "pt"})
-    config_file = folder / "config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)
-    config["dtype"] = "float32"  # half precision on a CPU is slow: the file is fp16, the model is not
-    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    tokenizer_file = folder / "tokenizer.json"  # indented it is twice the size
-    tokenizer = json.loads(tokenizer_file.read_text(encoding="utf-8"))
-    tokenizer_file.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
-    if kept is not None:
-        card.write_text(kept, encoding="utf-8")
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    The JSON files are written in the form that sentence-transformers has read since version 2.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    bert = model[0].auto_model
+    positions = bert.config.max_position_embeddings
+    tensors = {
+        name: tensor.to(torch.float16).contiguous()
+        for name, tensor in bert.state_dict().items()
+        if "position_ids" not in name and "token_type_ids" not in name
+    }
+    for name in tensors:
+        if name.startswith("pooler."):  # transformers expects it; mean pooling never asks for it
+            tensors[name] = torch.zeros_like(tensors[name])
+    config = {
+        key: value
+        for key, value in bert.config.to_diff_dict().items()
+        if key not in ("dtype", "torch_dtype", "transformers_version")
+    }
+    # the file is fp16, the model is not: half precision on a CPU is slow
+    config |= {"architectures": ["BertModel"], "torch_dtype": "float32"}
+    kinds = ("Transformer", "Pooling", "Normalize")
+    paths = ("", "1_Pooling", "2_Normalize")
+    for path in paths:
+        (folder / path).mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)
+    model.tokenizer.backend_tokenizer.no_padding()
+    model.tokenizer.backend_tokenizer.no_truncation()
+    model.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    documents: dict[str, object] = {
+        "config.json": config,
+        "modules.json": [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(zip(paths, kinds, strict=True))
+        ],
+        "sentence_bert_config.json": {"max_seq_length": positions, "do_lower_case": False},
+        "config_sentence_transformers.json": {"prompts": {}, "similarity_fn_name": "cosine"},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "cls_token": CLS,
+            "pad_token": PAD,
+            "unk_token": UNK,
+            "model_max_length": positions,
+            "model_input_names": ["input_ids", "attention_mask"],
+        },
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": bert.config.hidden_size,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+        "2_Normalize/config.json": {},
+    }
+    for name, document in documents.items():
+        (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
