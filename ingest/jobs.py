@@ -8,14 +8,13 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from ingest.models import Job, JobItem
-from ingest.sources import Sources
+from ingest.sources import Source, Sources, address
 from rag.errors import Conflict, NotFound
 from rag.store.base import now
 from rag.store.models import KnowledgeBase
@@ -33,7 +32,7 @@ def owner() -> str:
 def create_job(session: Session, kb: KnowledgeBase, sources: Sources, options: dict[str, Any]) -> Job:
     """A queued job with one item a source, and one already settled for each path that gave none."""
     job = Job(kb_id=kb.id, options=options)
-    rows = [JobItem(path=source.path, file=stored_name(source.file), root=source.root) for source in sources.files]
+    rows = [JobItem(path=source.path, file=stored_name(source), root=source.root) for source in sources.files]
     rows += [
         JobItem(path=problem.path, state=problem.status, error=problem.error, finished_at=now())
         for problem in sources.problems
@@ -46,13 +45,14 @@ def create_job(session: Session, kb: KnowledgeBase, sources: Sources, options: d
     return job
 
 
-def stored_name(file: Path) -> str:
-    """A file name as text that every database takes; one that is no UTF-8 as ``bytes:`` and hex digits."""
+def stored_name(source: Source) -> str:
+    """Where its bytes lie, as text that every database takes: no UTF-8 as ``bytes:`` and hex digits."""
+    name = address(source)
     try:
-        str(file).encode("utf-8")
-        return str(file)
+        name.encode("utf-8")
+        return name
     except UnicodeEncodeError:
-        return f"bytes:{os.fsencode(file).hex()}"
+        return f"bytes:{os.fsencode(name).hex()}"
 
 
 def opened_name(stored: str) -> str:

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingest import jobs
+from ingest import archives, jobs
+from ingest.errors import SourceError
+from ingest.formats import read
 from ingest.runners import Outcome, Task
 from ingest.runners.local import TIMEOUT, LocalRunner
-from ingest.sources import expand
+from ingest.sources import address, expand
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -163,7 +165,7 @@ def dry_run(
     sources = expand(paths, include, exclude)
     found = [DocumentReport(p.path, None, p.status, 0, p.error) for p in sources.problems]
     characters = size = 0
-    tasks = [Task(i, str(source.file), source.path) for i, source in enumerate(sources.files)]
+    tasks = [Task(i, address(source), source.path) for i, source in enumerate(sources.files)]
     for outcome in LocalRunner(workers, timeout).run(tasks):
         path = sources.files[outcome.key].path
         fidelity = outcome.parsed.fidelity if outcome.parsed else {}
@@ -467,9 +469,12 @@ def _report(job: Job, kb: str) -> JobReport:
 def _sha256(file: str) -> str | None:
     digest = hashlib.sha256()
     try:
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError:
+        if archives.SEPARATOR in file and not Path(file).exists():
+            digest.update(read(Path(file)))
+        else:
+            with open(file, "rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    except (OSError, SourceError):
         return None
     return digest.hexdigest()

@@ -16,9 +16,12 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from ingest import archives
+from ingest.errors import SourceError
 from ingest.formats import supported, unsupported_reason
 
 MAX_PATH = 1024
+_TOO_LONG = f"the path is longer than {MAX_PATH} characters"
 _JUNK = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 
@@ -28,6 +31,8 @@ class Source:
 
     file: Path
     path: str
+    member: str = ""
+    """Key of the file within an archive (`ingest.archives`)."""
     root: str = ""
     """Opaque name of the folder that was ingested, so that a sync only removes its own documents."""
 
@@ -74,12 +79,15 @@ def expand(paths: Iterable[Path | str], include: Sequence[str] = (), exclude: Se
             _walk(path, found, include, exclude)
         elif not stat.S_ISREG(mode):
             found.problems.append(Problem(name, "failed", "not a regular file"))
-        elif not supported(path.name):
+        elif not _take(found, path.absolute(), name, "", exclude):
             found.problems.append(Problem(name, "failed", unsupported_reason(path.name)))
-        else:
-            found.files.append(Source(path.absolute(), name))
     found.files = _unique(found)
     return found
+
+
+def address(source: Source) -> str:
+    """What `ingest.formats.read` reads: the file, or ``a.zip!/b.txt``."""
+    return f"{source.file}{archives.SEPARATOR}{source.member}" if source.member else str(source.file)
 
 
 def root_id(folder: Path) -> str:
@@ -123,14 +131,36 @@ def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[s
     for path, file in sorted(collected):
         if (include and not _matches(path, include)) or _matches(path, exclude):
             continue
-        if not supported(file.name):
+        if not _take(found, file.absolute(), path, root, exclude):
             found.problems.append(Problem(path, "skipped", unsupported_reason(file.name)))
-        elif len(path) > MAX_PATH:
-            found.problems.append(Problem(path[:MAX_PATH], "failed", f"the path is longer than {MAX_PATH} characters"))
-        else:
-            found.files.append(Source(file.absolute(), path, root))
     if readable:
         found.complete.append(root)
+
+
+def _take(found: Sources, file: Path, path: str, root: str, exclude: Sequence[str]) -> bool:
+    """Adds a file, or the members of an archive; False where nothing reads it."""
+    if not archives.is_archive(path):
+        if len(path) > MAX_PATH:
+            found.problems.append(Problem(path[:MAX_PATH], "failed", _TOO_LONG))
+        elif supported(path):
+            found.files.append(Source(file, path, root=root))
+        else:
+            return False
+        return True
+    try:
+        inside = archives.members(file)
+    except SourceError as error:
+        found.problems.append(Problem(path[:MAX_PATH], error.status, str(error)))
+        return True
+    for member in inside:
+        name = _name(f"{path}{archives.SEPARATOR}{member.path}")
+        if member.error or len(name) > MAX_PATH:
+            found.problems.append(Problem(name[:MAX_PATH], "failed", member.error or _TOO_LONG))
+        elif not supported(member.path):
+            found.problems.append(Problem(name, "skipped", unsupported_reason(member.path)))
+        elif not _matches(name, exclude):
+            found.files.append(Source(file, name, member.key, root))
+    return True
 
 
 def _unique(found: Sources) -> list[Source]:
@@ -138,7 +168,7 @@ def _unique(found: Sources) -> list[Source]:
     by_path: dict[str, list[Source]] = defaultdict(list)
     for source in found.files:
         same = by_path[source.path]
-        if not any(_same_file(source.file, other.file) for other in same):
+        if not any(_same(source, other) for other in same):
             same.append(source)
     files: list[Source] = []
     for sources in by_path.values():
@@ -146,13 +176,20 @@ def _unique(found: Sources) -> list[Source]:
             files.append(sources[0])
             continue
         common = os.path.commonpath([source.file for source in sources])
-        files.extend(replace(source, path=_name(source.file.relative_to(common).as_posix())) for source in sources)
+        files.extend(replace(source, path=_prefix(source, Path(common)) + source.path) for source in sources)
     return files
 
 
-def _same_file(a: Path, b: Path) -> bool:
+def _prefix(source: Source, common: Path) -> str:
+    """The folders between ``common`` and where the source's own path begins."""
+    own = source.path.split(archives.SEPARATOR)[0].count("/")
+    folders = source.file.relative_to(common).parts[: -1 - own]
+    return _name("".join(f"{folder}/" for folder in folders))
+
+
+def _same(a: Source, b: Source) -> bool:
     try:
-        return a == b or os.path.samefile(a, b)
+        return a.member == b.member and (a.file == b.file or os.path.samefile(a.file, b.file))
     except OSError:
         return False
 

@@ -55,7 +55,7 @@ def unsupported_reason(name: str) -> str:
         suffix,
         f"{suffix} files are not supported" if suffix else "a file without an extension is not supported",
     )
-    return f"{hint} (supported: {', '.join(sorted(PARSERS))})"
+    return f"{hint} (supported: {', '.join(sorted(PARSERS))}, and .zip with these)"
 
 
 def parse(source: Path | bytes, name: str | None = None) -> Parsed:
@@ -100,11 +100,17 @@ def draft_of(data: bytes, name: str) -> Draft:
 
 
 def read(path: Path) -> bytes:
-    """The file's bytes.
+    """The bytes of a file, or of a member of an archive (``a.zip!/b.txt``).
 
     Raises:
-        MissingSource: it is not there, or may not be read.
+        SourceError: it is not there, or may not or cannot be read.
     """
+    if "!" in str(path) and not path.exists():
+        from ingest import archives
+
+        file, member = archives.split(str(path))
+        if member:
+            return archives.read(file, member)
     try:
         return path.read_bytes()
     except FileNotFoundError:
