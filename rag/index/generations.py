@@ -13,14 +13,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, event, select, update
 from sqlalchemy.orm import Session
 
 from rag.errors import Conflict, IndexUnavailable
@@ -325,7 +325,9 @@ class IndexManager:
             if index is None:
                 return kb.generation
             with self._written(index) as folder:
-                return self._record(session, kb.id, kb.generation, folder)
+                number = self._record(session, kb.id, kb.generation, folder)
+            event.listen(session, "after_commit", lambda _: self._sweep(kb.id), once=True)
+            return number
         with self.database.session() as reader:
             kb_id = get_kb(reader, kb_slug).id
         with self._one_publisher(kb_id):
@@ -340,7 +342,7 @@ class IndexManager:
                     if kb.id != kb_id or kb.generation != number:
                         continue  # one who publishes within a transaction was faster: again, on top of it
                     number = self._record(writer, kb_id, number, folder)
-                self._sweep(kb_id, number)
+                self._sweep(kb_id)
                 return number
         raise Conflict(f"Too many processes publish to «{kb_slug}» at the same time; try again.")
 
@@ -424,25 +426,22 @@ class IndexManager:
         session.flush()
         return number + 1
 
-    def _sweep(self, kb_id: int, current: int) -> None:
+    def _sweep(self, kb_id: int) -> None:
         """Delete generations that nobody can be about to open any more, and what crashes left."""
         parent = self.root / str(kb_id)
-        for folder in parent.iterdir():
-            if folder.name.startswith("new-") and folder.is_dir():
-                lock = folder.with_suffix(".lock")
-                try:
-                    with FileLock(lock, timeout=0):
-                        files.remove_folder(folder)
-                    lock.unlink(missing_ok=True)
-                except Timeout:
-                    pass
-            elif folder.name.isdecimal() and int(folder.name) < current:
-                superseded = parent / str(int(folder.name) + 1) / MANIFEST
-                since = (superseded if superseded.exists() else folder).stat().st_mtime
-                if time.time() - since > GRACE_SECONDS:
-                    files.remove_folder(folder)
-        kept = [int(f.name) for f in parent.iterdir() if f.name.isdecimal()]
+        for stem in {path.stem for path in parent.glob("new-*")}:
+            with suppress(Timeout), FileLock(parent / f"{stem}.lock", timeout=0):  # held: somebody writes it
+                files.remove_folder(parent / stem)
+                (parent / f"{stem}.lock").unlink(missing_ok=True)
         with self.database.session() as session:
+            current = session.scalar(select(KnowledgeBase.generation).where(KnowledgeBase.id == kb_id)) or 0
+            for folder in list(parent.iterdir()):
+                if folder.name.isdecimal() and int(folder.name) < current:
+                    superseded = parent / str(int(folder.name) + 1) / MANIFEST
+                    since = (superseded if superseded.exists() else folder).stat().st_mtime
+                    if time.time() - since > GRACE_SECONDS:
+                        files.remove_folder(folder)
+            kept = [int(folder.name) for folder in parent.iterdir() if folder.name.isdecimal()]
             session.execute(
                 delete(IndexGeneration).where(
                     IndexGeneration.kb_id == kb_id,
