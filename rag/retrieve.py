@@ -1,4 +1,4 @@
-"""From a question to passages: lexical and dense search, rank fusion, reranking, joined with SQL."""
+"""From a question to passages: lexical and dense search, fusion, reranking, joined with SQL."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
     from rag.index.generations import IndexManager, KbIndex
     from rag.store.session import Database
 
-RRF_K = 60
-"""Damping of reciprocal rank fusion (Cormack, Clarke & Büttcher 2009)."""
-LEXICAL_WEIGHT = 1.0
-DENSE_WEIGHT = 0.7
+DENSE_WEIGHT = 0.5
+"""Weight of the cosine beside the BM25 score as a share of the best one (docs/decisions/007)."""
 RELEVANCE_WEIGHT = 0.5
 """Share of the reader's relevance in the final score of a reranked passage."""
 MERGED_CHARS = 900
@@ -58,14 +57,20 @@ class Found:
     """Nothing at all is indexed."""
 
 
-def fuse(rankings: Sequence[tuple[float, Sequence[int]]], k: int = RRF_K) -> dict[int, float]:
-    """Weighted reciprocal rank fusion of (weight, ids best first); 1.0 = first in every ranking."""
-    scores: dict[int, float] = {}
-    total = sum(weight for weight, _ in rankings) or 1.0
-    for weight, ids in rankings:
-        for rank, chunk_id in enumerate(ids, start=1):
-            scores[chunk_id] = scores.get(chunk_id, 0.0) + weight * (k + 1) / (k + rank) / total
-    return scores
+def fuse(searches: Sequence[tuple[float, Mapping[int, float], Mapping[int, float]]]) -> dict[int, float]:
+    """Weighted scores, 0…1, of (weight of the query, BM25 by id, cosine by id).
+
+    A convex combination (Bruch, Gai & Ingber 2023): BM25 as a share of the query's best, and the
+    cosine. What one search did not bring in counts 0 there.
+    """
+    fused: dict[int, float] = {}
+    total = sum(weight for weight, _, _ in searches) * (1 + DENSE_WEIGHT)
+    for weight, lexical, dense in searches:
+        best = max(lexical.values(), default=0.0) or 1.0
+        for chunk_id in lexical.keys() | dense.keys():
+            score = lexical.get(chunk_id, 0.0) / best + DENSE_WEIGHT * max(0.0, dense.get(chunk_id, 0.0))
+            fused[chunk_id] = fused.get(chunk_id, 0.0) + weight * score / total
+    return fused
 
 
 def merge_neighbours(passages: Sequence[Passage], texts: Mapping[int, str], limit: int = MERGED_CHARS) -> list[Passage]:
@@ -222,19 +227,15 @@ class Retriever:
         k: int,
         allowed: IdArray | None,
     ) -> tuple[dict[int, float], dict[int, float], dict[int, float], bool]:
-        rankings: list[tuple[float, list[int]]] = []
-        lexical: dict[int, float] = {}
-        dense: dict[int, float] = {}
+        searches = []
         vectors = self.embedder.encode_queries([text for text, _ in queries])
         exhausted = True
         for (text, weight), vector in zip(queries, vectors, strict=True):
-            ids, scores = index.lexical.search(text, k, allowed=allowed)
-            rankings.append((weight * LEXICAL_WEIGHT, _collect(ids, scores, lexical)))
-            exhausted &= len(rankings[-1][1]) < k
-            ids, scores = index.vectors.search(vector[None, :], k, allowed=allowed)
-            rankings.append((weight * DENSE_WEIGHT, _collect(ids, scores, dense)))
-            exhausted &= len(rankings[-1][1]) < k
-        return fuse(rankings), lexical, dense, exhausted
+            lexical = by_id(*index.lexical.search(text, k, allowed=allowed))
+            dense = by_id(*index.vectors.search(vector[None, :], k, allowed=allowed))
+            exhausted &= len(lexical) < k and len(dense) < k
+            searches.append((weight, lexical, dense))
+        return fuse(searches), _best([s[1] for s in searches]), _best([s[2] for s in searches]), exhausted
 
     @staticmethod
     def _load(session: Session, base: KnowledgeBase, order: Sequence[int]) -> list[Passage]:
@@ -308,15 +309,18 @@ def usable_question(question: str, settings: Settings) -> str:
     return _UNUSABLE.sub("\ufffd", question)
 
 
-def _collect(ids: np.ndarray, scores: np.ndarray, into: dict[int, float]) -> list[int]:
-    """Ranked ids of one search (−1 left out); the best score of each goes ``into``."""
-    ranked = []
-    for chunk_id, score in zip(ids.ravel().tolist(), scores.ravel().tolist(), strict=True):
-        if chunk_id < 0:
-            continue
-        ranked.append(chunk_id)
-        into[chunk_id] = max(score, into.get(chunk_id, score))
-    return ranked
+def by_id(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> dict[int, float]:
+    """The result of one search, best first; −1, which stands for nothing, left out."""
+    return {i: s for i, s in zip(ids.ravel().tolist(), scores.ravel().tolist(), strict=True) if i >= 0}
+
+
+def _best(found: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The highest score of each id."""
+    best: dict[int, float] = {}
+    for scores in found:
+        for chunk_id, score in scores.items():
+            best[chunk_id] = max(score, best.get(chunk_id, score))
+    return best
 
 
 def _substring(chunk: type[Chunk], version: type[DocumentVersion]) -> Any:

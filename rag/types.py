@@ -26,7 +26,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Why a passage was found: BM25, cosine, fused (RRF) and the reader's relevance (0…1)."""
+    """Why a passage was found: BM25, cosine, both fused (0…1) and the reader's relevance (0…1)."""
 
     lexical: float | None = None
     dense: float | None = None

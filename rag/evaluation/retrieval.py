@@ -12,7 +12,7 @@ import numpy as np
 from rag.errors import InvalidInput
 from rag.evaluation.answers import percentiles
 from rag.ports import Embedder, LexicalIndex, VectorStore
-from rag.retrieve import DENSE_WEIGHT, LEXICAL_WEIGHT, fuse
+from rag.retrieve import by_id, fuse
 
 CUTS = (1, 5, 10)
 DEPTH = 30
@@ -86,12 +86,11 @@ def evaluate(
     by_words, times = [], []
     for done, question in enumerate(questions, start=1):
         start = time.perf_counter()
-        ids, _scores = lexical.search(question, DEPTH)
+        by_words.append(by_id(*lexical.search(question, DEPTH)))
         times.append(1000 * (time.perf_counter() - start))
-        by_words.append([i for i in ids.ravel().tolist() if i >= 0])
         if progress is not None:
             progress("lexical", done, len(questions))
-    report["lexical"] = {**scores(by_words, relevant), "latency_ms": percentiles(times)}
+    report["lexical"] = {**scores([list(found) for found in by_words], relevant), "latency_ms": percentiles(times)}
     if embedder is None or vectors is None:
         return report
     report["embedder"] = embedder.id
@@ -106,15 +105,14 @@ def evaluate(
     by_meaning, times = [], []
     for done, question in enumerate(questions, start=1):
         start = time.perf_counter()
-        found, _cosines = vectors.search(embedder.encode_queries([question]), DEPTH)
+        by_meaning.append(by_id(*vectors.search(embedder.encode_queries([question]), DEPTH)))
         times.append(1000 * (time.perf_counter() - start))
-        by_meaning.append([i for i in found.ravel().tolist() if i >= 0])
         if progress is not None:
             progress("dense", done, len(questions))
-    report["dense"] = {**scores(by_meaning, relevant), "latency_ms": percentiles(times)}
+    report["dense"] = {**scores([list(found) for found in by_meaning], relevant), "latency_ms": percentiles(times)}
     hybrid = []
     for words, meaning in zip(by_words, by_meaning, strict=True):
-        fused = fuse([(LEXICAL_WEIGHT, words), (DENSE_WEIGHT, meaning)])
+        fused = fuse([(1.0, words, meaning)])
         hybrid.append(sorted(fused, key=lambda i: (-fused[i], i)))
     report["hybrid"] = scores(hybrid, relevant)
     return report

@@ -41,9 +41,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         import zstandard
     except ImportError as error:
-        raise InvalidInput(
-            "Reading .zst files needs the zstandard package: pip install 'chatgglm[train]'."
-        ) from error
+        raise InvalidInput("Reading .zst files needs the zstandard package: pip install 'chatgglm[train]'.") from error
     with path.open("rb") as raw:
         try:
             yield from io.TextIOWrapper(

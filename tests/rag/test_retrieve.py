@@ -30,21 +30,27 @@ def retriever(world: World, reader: SentenceReader | None = None) -> Retriever:
     return Retriever(world.database, world.indexes, world.embedder, reader, world.settings)
 
 
-def test_fusion_adds_weighted_reciprocal_ranks() -> None:
-    fused = fuse([(1.0, [1, 2]), (1.0, [2, 3])], k=60)
+def test_fusion_weighs_words_and_meaning() -> None:
+    fused = fuse([(1.0, {1: 8.0, 2: 6.0}, {2: 0.9, 3: 0.8})])
     assert sorted(fused, key=lambda i: -fused[i]) == [2, 1, 3]
-    assert fused[2] == pytest.approx((61 / 62 + 1) / 2)
-    assert fuse([(1.0, [5]), (3.0, [5])])[5] == pytest.approx(1.0)
+    assert fused[1] == pytest.approx(1 / 1.5)
+    assert fused[2] == pytest.approx((0.75 + 0.45) / 1.5)
+    assert fused[3] == pytest.approx(0.4 / 1.5)
+    assert fuse([(2.0, {5: 3.0}, {5: 1.0}), (1.0, {5: 9.0}, {5: 1.0})])[5] == pytest.approx(1.0)
     assert fuse([]) == {}
 
 
-@given(
-    rankings=st.lists(st.tuples(st.floats(0.1, 2), st.lists(st.integers(0, 9), unique=True, max_size=10)), max_size=4)
-)
-def test_fused_scores_lie_between_0_and_1(rankings: list[tuple[float, list[int]]]) -> None:
-    fused = fuse(rankings)
-    assert set(fused) == {i for _, ids in rankings for i in ids}
-    assert all(0 < score <= 1 + 1e-9 for score in fused.values())
+found = st.dictionaries(st.integers(0, 9), st.floats(0.0, 50.0), max_size=6)
+near = st.dictionaries(st.integers(0, 9), st.floats(-1.0, 1.0), max_size=6)
+
+
+@given(searches=st.lists(st.tuples(st.floats(0.1, 2), found, near), max_size=4))
+def test_fused_scores_lie_between_0_and_1(
+    searches: list[tuple[float, dict[int, float], dict[int, float]]],
+) -> None:
+    fused = fuse(searches)
+    assert set(fused) == {i for _, words, meaning in searches for i in words.keys() | meaning.keys()}
+    assert all(0 <= score <= 1 + 1e-9 for score in fused.values())
 
 
 def test_the_fitting_passage_comes_first_with_its_scores_and_place(world: World) -> None:
