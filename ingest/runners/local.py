@@ -9,7 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from ingest.runners import Outcome, Task
@@ -32,7 +32,7 @@ class LocalRunner:
         self.timeout = timeout
         self.memory_mb = memory_mb
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         """One outcome a task. At most a few results wait for the consumer, so memory stays bounded."""
         todo = iter(tasks)
         lock = threading.Lock()

@@ -47,9 +47,9 @@ def installation(home: Path, delay: float = 0.0) -> Service:
 
 
 if __name__ == "__main__":
-    from ingest import pipeline
+    from ingest import pipeline, work
 
-    pipeline.FLUSH_DOCUMENTS = 2
+    work.FLUSH_DOCUMENTS = 2
     delay = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
     pipeline.ingest(
         installation(Path(sys.argv[1]), delay),

@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import select
 
 import ingest.pipeline as pipeline
+import ingest.work as work
 from ingest import jobs
 from ingest.models import Job, JobItem
-from ingest.pipeline import JobReport, Progress, dry_run, resume, run_job, submit
+from ingest.pipeline import dry_run, resume, run_job, submit
+from ingest.report import JobReport, Progress, report_of
 from rag.errors import Conflict, InvalidInput, NotFound
 from rag.service import Service
 from rag.store.documents import list_documents
@@ -79,7 +81,7 @@ def test_documents_come_in(service: Service, folder: Path) -> None:
         rows = list_documents(session, get_kb(session, "default"))
         assert {row.id for row in rows} == {document.document_id for document in report.documents}
         assert [row.title for row in rows] == ["丙文件", "乙文件", "甲文件"]
-        assert str(folder.parent) not in str(pipeline._report(job, "default").to_dict())
+        assert str(folder.parent) not in str(report_of(job, "default").to_dict())
 
 
 def test_the_same_bytes_are_skipped_and_changed_ones_replace(service: Service, folder: Path) -> None:
@@ -185,7 +187,7 @@ def test_dry_run_touches_nothing(service: Service, folder: Path) -> None:
 
 
 def test_several_batches_and_knowledge_bases(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "FLUSH_DOCUMENTS", 4)
+    monkeypatch.setattr(work, "FLUSH_DOCUMENTS", 4)
     many = tmp_path / "many"
     many.mkdir()
     for i in range(10):
@@ -222,7 +224,7 @@ def test_a_job_is_worked_on_once_and_can_be_cancelled(service: Service, folder: 
 
 
 def test_a_running_job_stops_when_cancelled(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "FLUSH_DOCUMENTS", 2)
+    monkeypatch.setattr(work, "FLUSH_DOCUMENTS", 2)
     many = tmp_path / "many"
     many.mkdir()
     for i in range(40):

@@ -67,7 +67,7 @@ def test_an_impatient_consumer_leaves_nothing_behind(tmp_path: Path) -> None:
     before = threading.active_count()
     outcomes = LocalRunner(2).run(tasks(tmp_path, 30))
     next(outcomes)
-    outcomes.close()  # type: ignore[attr-defined]
+    outcomes.close()
     assert threading.active_count() <= before
 
 
