@@ -14,12 +14,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from ingest.guide import bundled
 
@@ -37,7 +37,9 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+CONTEXT = {"locale": "zh-CN", "viewport": {"width": 1200, "height": 820}, "reduced_motion": "reduce"}
 START_S = 120
+expect.set_options(timeout=20_000)  # two cores may have much else to do
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Server:
     """A running `chatgglm serve` and the environment that its commands share."""
 
     url: str
-    env: dict[str, str]
+    env: dict[str, str] = field(repr=False)
 
     def run(self, *args: str) -> str:
         """Another `chatgglm` command on the same data."""
@@ -135,7 +137,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     expected: list[str] = []
 
     def open_page(url: str = "", **options: Any) -> Page:
-        context = browser.new_context(**{"locale": "zh-CN", "viewport": {"width": 1200, "height": 820}, **options})
+        context = browser.new_context(**{**CONTEXT, **options})
         contexts.append(context)
         context.set_default_timeout(20_000)
         page = context.new_page()

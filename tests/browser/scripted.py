@@ -9,20 +9,15 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import uvicorn
 
 from api.app import create_app
 from ingest.pipeline import ingest
-from rag.answer import Answerer
-from rag.index.generations import IndexManager
 from rag.ports import FloatMatrix
-from rag.retrieve import Retriever
+from rag.service import Service
 from rag.settings import Settings
-from rag.store.session import Database
 from rag.types import Passage, ReaderOutput, Span, Turn
 
 
@@ -85,21 +80,8 @@ class CueReader:
 def serving(home: Path, documents: Path, reader: CueReader) -> Iterator[str]:
     """The address of a running server over ``documents``."""
     settings = Settings(home=home)
-    database = Database(settings)
-    database.migrate()
-    embedder = BigramEmbedder()
-    indexes = IndexManager(database, settings, embedder)
-    retriever = Retriever(database, indexes, embedder, reader, settings)
-    service: Any = SimpleNamespace(
-        settings=settings,
-        database=database,
-        indexes=indexes,
-        embedder=embedder,
-        reader=reader,
-        retriever=retriever,
-        answerer=Answerer(retriever, reader, settings),
-        warm=lambda: None,
-    )
+    service = Service(settings, BigramEmbedder(), reader)
+    service.database.migrate()
     report = ingest(service, [documents], workers=1)
     assert all(d.status == "indexed" for d in report.documents), report
     config = uvicorn.Config(create_app(settings, lambda _: service), port=0, log_level="error", lifespan="on")
@@ -118,4 +100,4 @@ def serving(home: Path, documents: Path, reader: CueReader) -> Iterator[str]:
         reader.go_on.set()
         server.should_exit = True
         thread.join(15)
-        database.close()
+        service.database.close()

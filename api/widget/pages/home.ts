@@ -1,5 +1,6 @@
 /** The home page: what the knowledge bases hold, and snippets with this server's own address. */
 
+import { questionLines } from "../src/questions";
 import type { DocumentText, Problem } from "../src/wire";
 
 interface KnowledgeBase {
@@ -26,6 +27,14 @@ interface Listing<T> {
 
 const PAGE = 24;
 const SUGGESTING = 8;
+const SUGGESTING_CHARS = 8000;
+/** What the user guide that comes with ChatGGLM answers, by its files. */
+const GUIDE: Record<string, string> = {
+  "01-introduction.md": "需要显卡吗？",
+  "02-install.md": "默认端口是多少？",
+  "05-formats.md": "支持哪些文件格式？",
+  "08-widget.md": "聊天窗口支持哪些语言？",
+};
 const base = new URL("./", location.href).href;
 const select = element<HTMLSelectElement>("kb");
 const list = element<HTMLUListElement>("documents");
@@ -79,17 +88,16 @@ async function show(): Promise<void> {
   await append();
 }
 
-/** Headings of the first documents that are questions become suggestions in the widget. */
+/** Questions that the first documents hold become suggestions in the widget; the guide has set ones. */
 async function suggest(rows: DocumentRow[]): Promise<void> {
-  const found = new Map<string, string>();
-  for (const row of rows.slice(0, SUGGESTING)) {
-    const text = await get<DocumentText>(`v1/documents/${encodeURIComponent(row.id)}/text?start=0&end=${Math.min(row.chars ?? 0, 8000)}`);
-    const heading = text.passages
-      .map((p) => p.heading.split(" › ").at(-1)!.replace(/^[\d.、\s]+/, ""))
-      .find((h) => /^(怎么|怎样|如何|什么|为什么|哪些|能不能|可以)|[？?]$|(怎么办|是什么|吗)$/.test(h) && h.length <= 30);
-    if (heading) found.set(row.id, /[？?]$/.test(heading) ? heading : `${heading}？`);
+  const found: string[] = [];
+  for (const row of rows.filter((r) => !GUIDE[r.path]).slice(0, SUGGESTING)) {
+    const end = Math.min(row.chars ?? 0, SUGGESTING_CHARS);
+    const text = await get<DocumentText>(`v1/documents/${encodeURIComponent(row.id)}/text?start=0&end=${end}`);
+    found.push(...questionLines(text.text).slice(0, 1).map((question) => question.text));
   }
-  const questions = [...new Set(found.values())].slice(0, 4).join("|");
+  const guide = rows.flatMap((row) => GUIDE[row.path] ?? []);
+  const questions = [...new Set([...found, ...guide])].slice(0, 4).join("|");
   document.querySelectorAll("chatgglm-widget").forEach((widget) => widget.setAttribute("suggestions", questions));
 }
 

@@ -3,6 +3,7 @@
 import { html, nothing, type TemplateResult } from "lit";
 import type { Translator } from "./i18n";
 import { icons } from "./icons";
+import { questionLines } from "./questions";
 import { protectAnyMarkers, protectMarkers, render, splitDisplay, type Quote } from "./markdown";
 import { citedPlaces, placeName, placeOfPassage } from "./source";
 import type { AssistantMessage, Message } from "./store";
@@ -201,13 +202,19 @@ function toolbar(message: AssistantMessage, last: boolean, copied: boolean, word
   </div>`;
 }
 
-/** Questions to go on with: the page's own that were not asked yet, then headings that are questions. */
+/** Questions to go on with: those that the passages answer next (FAQ lines, headings), then the page's own. */
 export function followUps(messages: Message[], configured: string[], count = 3): string[] {
   const asked = new Set(messages.flatMap((m) => (m.role === "user" ? [m.text] : [])));
   const last = messages.at(-1);
   if (last?.role !== "assistant" || last.state !== "done") return [];
-  const headings = uncited(last.answer)
-    .map((p) => p.heading?.split(" › ").at(-1)?.replace(/^[\d.、\s]+/, "") ?? "")
-    .filter((heading) => /[？?]$/.test(heading) && heading.length <= 40);
-  return [...new Set([...headings, ...configured])].filter((q) => !asked.has(q)).slice(0, count);
+  const { passages = [], citations = [] } = last.answer ?? {};
+  const found = passages.flatMap((passage) => {
+    const questions = questionLines(passage.text);
+    // The question right above a quote is the one that was just answered.
+    const answered = citations
+      .filter((c) => c.document_id === passage.document_id && c.char_end <= passage.char_end)
+      .map((c) => questions.findLast((q) => passage.char_start + q.start < c.char_start)?.text);
+    return questions.map((q) => q.text).filter((text) => !answered.includes(text));
+  });
+  return [...new Set([...found, ...configured])].filter((q) => !asked.has(q)).slice(0, count);
 }
