@@ -62,7 +62,8 @@ bench: $(VENV)/.installed-test ## Measure everything and write docs/benchmarks.m
 	$(BIN)/python benchmarks/run_all.py $(ARGS)
 
 docs: $(VENV)/.installed-test ## Write docs/cli.md from the commands themselves
-	$(BIN)/typer api.cli utils docs --name chatgglm --title "Command line" --output docs/cli.md
+	$(BIN)/typer api.cli utils docs --name chatgglm --title "Command line" | $(BIN)/python -c \
+		'import html, sys; sys.stdout.write(html.unescape(sys.stdin.read()).rstrip() + "\n")' > docs/cli.md
 
 widget: ## Build the chat widget (needs Node 20 or newer)
 	cd api/widget && npm ci && npm run build
