@@ -101,7 +101,7 @@ def create_app(
     app.add_middleware(Door, hosts=HostPolicy(settings.host, settings.allowed_hosts), sites=sites)
     problems.install(app)
     for route in ROUTES:
-        app.include_router(route.router)
+        app.include_router(route.router, responses=problems.documented(route.router.prefix))
     pages.mount(app)
     return app
 

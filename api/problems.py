@@ -64,6 +64,23 @@ def openai_error(status: int, code: str | None, message: str, param: str | None 
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def documented(path: str) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says of the errors of a route."""
+    fields: dict[str, Any] = {name: {"type": "string"} for name in ("type", "title", "detail", "code", "instance")}
+    fields |= {
+        "status": {"type": "integer"},
+        "request_id": {"type": "string"},
+        "errors": {"type": "array", "items": {}},
+    }
+    kind = "application/problem+json"
+    if is_openai(path):
+        text = {"type": ["string", "null"]}
+        fields = {"error": {"type": "object", "properties": dict.fromkeys(("message", "type", "param", "code"), text)}}
+        kind = "application/json"
+    schema = {"type": "object", "properties": fields}
+    return {"default": {"description": "An error", "content": {kind: {"schema": schema}}}}
+
+
 def is_openai(path: str) -> bool:
     """Whether a route answers with OpenAI's shapes."""
     return any(path == route or path.startswith(route + "/") for route in OPENAI_ROUTES)

@@ -76,7 +76,11 @@ def messages(
         return listing([store.message_to_dict(row) for row in rows], more)
 
 
-@router.get("/{conversation_id}/export")
+@router.get(
+    "/{conversation_id}/export",
+    response_model=None,
+    responses={200: {"content": {"application/json": {}, "text/markdown": {}}}},
+)
 def export(
     conversation_id: str,
     database: DatabaseDep,

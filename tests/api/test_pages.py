@@ -56,4 +56,9 @@ async def test_openapi(client: httpx.AsyncClient) -> None:
     assert schema["info"]["title"] == "ChatGGLM"
     for path in ("/v1/ask", "/v1/search", "/v1/chat/completions", "/v1/documents", "/v1/conversations", "/healthz"):
         assert path in schema["paths"]
+    errors = {
+        path: list(schema["paths"][path]["post"]["responses"]["default"]["content"])
+        for path in ("/v1/ask", "/v1/embeddings")
+    }
+    assert errors == {"/v1/ask": ["application/problem+json"], "/v1/embeddings": ["application/json"]}
     assert "text/event-stream" in schema["paths"]["/v1/ask"]["post"]["responses"]["200"]["content"]
