@@ -30,7 +30,7 @@ def ingest(
     include: Annotated[list[str] | None, typer.Option(help="Only files like this (*.pdf); repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files like this (drafts/*); repeatable.")] = None,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Parsing processes; 0: one a processor, at most 4.")] = 0,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that parsing one document may take.")] = 180.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for parsing one document; 60 more a MB.")] = 180.0,
 ) -> None:
     """Put documents into a knowledge base.
 

@@ -42,7 +42,7 @@ def ingest(
         sync: afterwards delete the documents that came from the same folders and are gone there.
         include, exclude: shell patterns over relative paths or file names.
         workers: parsing processes; 0: as many as there are processors, 4 at most.
-        timeout: seconds that parsing one document may take.
+        timeout: seconds that parsing one document may take, before those that its size adds.
         progress: called as documents settle.
 
     Raises:

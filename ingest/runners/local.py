@@ -16,7 +16,9 @@ from ingest.runners import Outcome, Task
 from ingest.runners.worker import restore
 
 TIMEOUT = 180.0
-"""Seconds that one document may take."""
+"""Seconds that one document may take …"""
+PER_MEGABYTE = 60.0
+"""… and as many more for each MB of it: long documents on a busy machine are no hang."""
 MEMORY_MB = 4096
 """Address space of one parsing process."""
 
@@ -84,6 +86,13 @@ def _put(
             return
 
 
+def _megabytes(file: str) -> float:
+    try:
+        return os.path.getsize(file) / 1e6
+    except OSError:  # a member of an archive, or gone
+        return 0.0
+
+
 class _Worker:
     """One parsing process, started when first needed and again after it died."""
 
@@ -97,12 +106,13 @@ class _Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         late = threading.Event()
+        allowed = self.timeout + PER_MEGABYTE * _megabytes(task.file)
 
         def kill() -> None:
             late.set()
             process.kill()
 
-        timer = threading.Timer(self.timeout, kill)
+        timer = threading.Timer(allowed, kill)
         timer.daemon = True
         timer.start()
         line = ""
@@ -119,7 +129,7 @@ class _Worker:
             if late.is_set():
                 return Outcome(
                     task.key,
-                    error=f"parsing took longer than {self.timeout:g} s and was stopped; split the file",
+                    error=f"parsing took longer than {allowed:.0f} s and was stopped; split the file",
                 )
             return Outcome(
                 task.key,

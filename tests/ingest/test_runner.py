@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.runners import Task
+from ingest.runners import Task, local
 from ingest.runners.local import LocalRunner
 
 
@@ -42,7 +42,8 @@ def test_a_bad_file_costs_only_itself(tmp_path: Path) -> None:
     assert "damaged" in found[3][1]
 
 
-def test_a_document_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+def test_a_document_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "PER_MEGABYTE", 0.0)
     (tmp_path / "slow.txt").write_text("一二三四五。" * 3_000_000, encoding="utf-8")
     (tmp_path / "quick.txt").write_text("快。", encoding="utf-8")
     todo = [Task(0, str(tmp_path / "slow.txt"), "slow.txt"), Task(1, str(tmp_path / "quick.txt"), "quick.txt")]
