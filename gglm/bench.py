@@ -12,6 +12,7 @@ import torch
 
 from gglm.engine import Engine
 from gglm.generate import Rules, stream
+from gglm.model import ChatGGLM
 from gglm.tokenizer import EOS
 from gglm.types import SamplingOptions, Source
 
@@ -64,7 +65,7 @@ def run(folder: Path | None, threads: int, int8: bool, tokens: int = 64, repeats
     touched = _bytes_per_token(engine)
     return {
         "model": engine.id,
-        "parameters": engine.weights.model.count_parameters(),
+        "parameters": ChatGGLM(engine.model.config).count_parameters(),
         "threads": threads,
         "int8": int8,
         "load_ms": load_ms,

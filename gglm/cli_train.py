@@ -207,10 +207,12 @@ def calibrate(
     refuse: Annotated[
         float, typer.Option(min=0, max=0.5, help="Share of a file's answerable questions refused at most.")
     ] = 0.09,
+    limit: Annotated[int, typer.Option(min=0, help="A random sample of N questions of each file; 0: all.")] = 0,
     threads: Threads = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Fit how sure an answer must be, on questions that were not trained on."""
+    import random
     from dataclasses import asdict
     from functools import partial
 
@@ -220,6 +222,8 @@ def calibrate(
     from gglm.weights import update_config
 
     sets = [load_items(f) for f in files]
+    if limit:
+        sets = [random.Random(0).sample(items, min(limit, len(items))) for items in sets]
     engine = load_engine(weights, threads)
     with progress() as bar:
         task = bar.add_task("Reading", total=sum(map(len, sets)))
