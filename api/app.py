@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 
 from api import pages, problems
@@ -81,7 +82,8 @@ def create_app(
         finally:
             runtime.close()
 
-    app = FastAPIOffline(  # Swagger UI and ReDoc from the package: FastAPI's own load from a CDN
+    app = FastAPIOffline(  # Swagger UI from the package: FastAPI's own page loads it from a CDN
+        redoc_url=None,
         title="ChatGGLM",
         summary="Questions answered from your own documents, with citations",
         version=_version(),
@@ -101,6 +103,9 @@ def create_app(
     app.add_middleware(Door, hosts=HostPolicy(settings.host, settings.allowed_hosts), sites=sites)
     problems.install(app)
     for route in ROUTES:
+        for operation in route.router.routes:
+            if isinstance(operation, APIRoute):  # its first sentence says more than its function's name
+                operation.summary = operation.description.split("\n")[0].rstrip(".")
         app.include_router(route.router, responses=problems.documented(route.router.prefix))
     pages.mount(app)
     return app

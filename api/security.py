@@ -31,7 +31,7 @@ PAGE_CSP = (
 )
 DOCS_CSP = (
     "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    "script-src 'self' 'unsafe-inline'; worker-src blob:; object-src 'none'; base-uri 'none'; "
+    "script-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
 DATA_CSP = "default-src 'none'; frame-ancestors 'none'; sandbox"
@@ -172,7 +172,7 @@ def _dress(headers: MutableHeaders, path: str, extra: dict[str, str]) -> None:
     headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     if path.startswith("/v1/"):
         headers.setdefault("Cache-Control", "no-store")
-    if path in ("/docs", "/redoc"):
+    if path == "/docs":
         headers.setdefault("Content-Security-Policy", DOCS_CSP)
     elif headers.get("content-type", "").startswith("text/html"):
         headers.setdefault("Content-Security-Policy", PAGE_CSP)
