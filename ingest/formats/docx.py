@@ -16,6 +16,7 @@ from ingest.formats.container import check_archive
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _HEADING = re.compile(r"(?:heading|标题)\s*([1-9])$", re.IGNORECASE)
 _GENERIC_TITLES = {"word document", "microsoft word 文档", "文档", "untitled", "document1", "文档1"}
@@ -34,6 +35,7 @@ def parse(data: bytes, name: str) -> Draft:
 
     reader = _Reader(draft, styles, levels, Numbering(document))
     reader.walk(document.element.body)
+    _footnotes(document, draft)
     title = (document.core_properties.title or "").strip()
     if (
         not draft.title
@@ -42,6 +44,20 @@ def parse(data: bytes, name: str) -> Draft:
     ):
         draft.title = title
     return draft
+
+
+def _footnotes(document: Any, draft: Draft) -> None:
+    """Footnotes and endnotes, behind the text."""
+    from docx.oxml import parse_xml
+
+    for relation in document.part.rels.values():
+        if relation.is_external or not relation.reltype.endswith(("/footnotes", "/endnotes")):
+            continue
+        for note in parse_xml(relation.target_part.blob):
+            number = note.get(f"{_W}id", "")
+            text = " ".join(filter(None, (_text(p).strip() for p in note.iter(f"{_W}p"))))
+            if text and note.get(f"{_W}type") is None:
+                draft.text(f"注{number}：{text}")
 
 
 class _Reader:
@@ -139,7 +155,7 @@ def _text(paragraph: Any) -> str:
 def _runs(element: Any) -> Iterator[str]:
     for child in element:
         tag = child.tag
-        if tag == f"{_W}t":
+        if tag in (f"{_W}t", f"{_M}t"):
             yield child.text or ""
         elif tag == f"{_W}tab":
             yield "\t"

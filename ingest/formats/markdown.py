@@ -7,10 +7,9 @@ from typing import Any
 
 from ingest.canonical import Draft
 from ingest.formats.encoding import decode
+from ingest.formats.html import walk_body
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 
 
 def parse(data: bytes, name: str) -> Draft:
@@ -49,6 +48,8 @@ def _front_matter(source: str, draft: Draft) -> None:
 
 
 def _blocks(tokens: list[Any], draft: Draft) -> None:
+    from selectolax.lexbor import LexborHTMLParser
+
     level = 0  # of the heading that is open
     markers: list[str] = []  # one an open list: "-" or the next number
     lead = ""  # mark of the list item whose first paragraph comes
@@ -81,8 +82,8 @@ def _blocks(tokens: list[Any], draft: Draft) -> None:
             case "fence" | "code_block":
                 draft.code(token.content)
             case "html_block":
-                if text := _TAG.sub(" ", _COMMENT.sub("", token.content)).strip():
-                    draft.text(text)
+                lead = ""
+                walk_body(LexborHTMLParser(token.content), draft)
             case "inline":
                 text = _inline(token)
                 if rows is not None:

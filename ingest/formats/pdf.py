@@ -20,6 +20,7 @@ from ingest.canonical import PAGE_BREAK, Draft, clean, one_line
 from ingest.errors import DamagedFile, EncryptedFile, NoText
 from ingest.structure import starts_element
 
+_HYPHENS = ("\ufffe", "\x02", "\xad")
 _HANGING = "，。、；：！？）”’》」』.,;:"
 MAX_PAGES = 20_000
 _PAGE_NUMBER = re.compile(
@@ -91,7 +92,7 @@ def _read(document: Any) -> Draft:
     dropped = _drop_running(pages)
     if dropped:
         draft.fidelity["running_lines_dropped"] = dropped
-    title = one_line(str((document.get_metadata_dict() or {}).get("Title") or ""))
+    title = one_line(_repaired(str((document.get_metadata_dict() or {}).get("Title") or "")))
     stated = title if title and not _GENERIC_TITLE.fullmatch(title) else ""
     _append(draft, pages, stated)
     letters = sum(len(line.text) for lines in pages for line in lines)
@@ -99,6 +100,15 @@ def _read(document: Any) -> Draft:
     if private * 2 > letters:
         raise NoText("the PDF's fonts do not say which characters they show; run OCR over it first")
     return draft
+
+
+def _repaired(title: str) -> str:
+    """Many Chinese programs write GBK where Latin-1 is meant: ÖÐÎÄ is 中文."""
+    try:
+        fixed = title.encode("latin-1").decode("gb18030")
+    except UnicodeError:
+        return title
+    return fixed if any(map(is_han, fixed)) else title
 
 
 def _lines(document: Any, index: int) -> list[Line]:
@@ -111,6 +121,8 @@ def _lines(document: Any, index: int) -> list[Line]:
         position = 0
         for raw in re.split("(\r\n|\r|\n)", text):
             stripped = raw.strip()
+            if stripped.endswith(_HYPHENS):  # pdfium's mark for a hyphen that only the line's end called for
+                stripped = stripped[:-1] + "-"
             if stripped and raw not in ("\r\n", "\r", "\n"):
                 start = position + len(raw) - len(raw.lstrip())
                 lines.append(_measured(textpage, clean(stripped), start, start + len(stripped) - 1, exact))

@@ -100,6 +100,12 @@ make test
     ]
 
 
+def test_html_within_markdown() -> None:
+    table = "<table><tr><th>项目</th><th>价格</th></tr><tr><td>洗车</td><td>30元</td></tr></table>"
+    source = f"# 价目\n\n{table}\n\n<!-- 注 -->\n\n完。"
+    assert lines(parse(source.encode(), "a.md")) == ["价目", "项目 | 价格", "项目：洗车；价格：30元", "完。"]
+
+
 # -- HTML ------------------------------------------------------------------------------------------
 
 PAGE = """<!doctype html><html><head>{meta}<title>报销制度 - 某公司内网</title><style>p {{}}</style></head><body>
@@ -252,6 +258,32 @@ def test_docx_content_controls_tracked_changes_and_automatic_numbers(make_docx: 
     ]
 
 
+def test_docx_footnotes_and_formulas(make_docx: Callable[..., bytes]) -> None:
+    from docx.opc.constants import CONTENT_TYPE, RELATIONSHIP_TYPE
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+    from docx.oxml import parse_xml
+    from docx.oxml.ns import nsdecls
+
+    notes = (
+        f"<w:footnotes {nsdecls('w')}><w:footnote w:type='separator' w:id='0'><w:p/></w:footnote>"
+        "<w:footnote w:id='1'><w:p><w:r><w:t>见附录。</w:t></w:r></w:p></w:footnote></w:footnotes>"
+    )
+
+    def build(document: Any) -> None:
+        paragraph = document.add_paragraph("面积为")
+        paragraph._p.append(
+            parse_xml(
+                '<m:oMath xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math">'
+                "<m:r><m:t>a×b</m:t></m:r></m:oMath>"
+            )
+        )
+        part = Part(PackURI("/word/footnotes.xml"), CONTENT_TYPE.WML_FOOTNOTES, notes.encode(), document.part.package)
+        document.part.relate_to(part, RELATIONSHIP_TYPE.FOOTNOTES)
+
+    assert lines(parse(make_docx(build), "a.docx")) == ["面积为a×b", "注1：见附录。"]
+
+
 # -- PDF -------------------------------------------------------------------------------------------
 
 PARAGRAPH = (
@@ -304,6 +336,17 @@ def test_pdf_larger_lines_are_headings_and_the_title_is_read(make_pdf: Callable[
     parsed = parse(make_pdf([page], title="参观指南"), "a.pdf")
     assert parsed.title == "参观指南"
     assert [(level, text) for _, level, text in parsed.headings] == [(1, "参观指南"), (2, "票价")]
+
+
+def test_pdf_title_in_gbk_that_is_taken_for_latin1(make_pdf: Callable[..., bytes]) -> None:
+    title = "年度报告".encode("gbk").decode("latin-1")
+    assert parse(make_pdf([["正文一句话，到此为止。"]], title=title), "a.pdf").title == "年度报告"
+
+
+def test_pdf_hyphens_at_line_ends(make_pdf: Callable[..., bytes]) -> None:
+    first = "The committee decided that the docu-"
+    data = make_pdf([[first, "ments shall be kept for ten years.", "Half-", "open."]])
+    assert lines(parse(data, "a.pdf"))[0] == "The committee decided that the documents shall be kept for ten years."
 
 
 def test_pdf_without_text_is_said_to_be_a_scan(make_pdf: Callable[..., bytes]) -> None:
