@@ -46,7 +46,7 @@ def read_array(path: Path) -> npt.NDArray[Any]:
         IndexUnavailable: it is missing or damaged.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))  # plain views slice faster
     except (OSError, ValueError, EOFError) as error:
         raise damaged(path, error) from error
 

@@ -93,9 +93,7 @@ class Bm25Index(Segmented[Segment]):
         for number in range(len(self._segments)):
             numbers, values = self._top(number, rows[number], weights, k, masks[number], floor)
             found.append((self._segments[number].ids[numbers], values))
-            everything = np.concatenate([v for _, v in found])
-            if len(everything) >= k:
-                floor = np.partition(everything, len(everything) - k)[len(everything) - k]
+            floor = _kth(np.concatenate([v for _, v in found]), k)
         all_ids = np.concatenate([i for i, _ in found])
         all_scores = np.concatenate([v for _, v in found])
         best = np.lexsort((all_ids, -all_scores))[:k]
@@ -141,12 +139,14 @@ class Bm25Index(Segmented[Segment]):
         scores[~mask] = -np.inf
         candidates: npt.NDArray[np.int64] | None = None
         long = max(len(segment) * LONG_SHARE, _LONG_AT_LEAST)
+        look_at = long
         for i, row in enumerate(rows):
-            if candidates is None and i and sizes[i] > long and len(segment) > k:
-                threshold = max(floor, np.partition(scores, len(scores) - k)[len(scores) - k])
+            if candidates is None and i and sizes[i] > look_at:
+                look_at = 2 * sizes[i]
+                threshold = max(floor, _kth(scores, k))
                 if left[i] < threshold:
                     few = np.flatnonzero(scores >= threshold - left[i])
-                    candidates = few if len(few) < long * 4 else None
+                    candidates = few if len(few) < 4 * long else None
             part = slice(int(starts[row]), int(starts[row + 1]))
             docs, freqs = segment.docs[part], segment.freqs[part]
             if candidates is not None:
@@ -163,3 +163,9 @@ class Bm25Index(Segmented[Segment]):
             cut = np.partition(values, len(values) - k)[len(values) - k]
             found = found[values >= cut]  # ties at the cut stay: the id decides later
         return found, scores[found]
+
+
+def _kth(scores: npt.NDArray[np.float32], k: int) -> np.float32:
+    """The k-th best of the scores above 0; 0 where there are fewer."""
+    above = scores[scores > 0]
+    return np.partition(above, len(above) - k)[len(above) - k] if len(above) >= k else np.float32(0)
