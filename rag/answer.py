@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from rag import compose
 from rag.cite import cite, supported_share
 from rag.ports import Reader
-from rag.retrieve import Filters, Found, Retriever, merge_neighbours, usable_question
+from rag.retrieve import Filters, Found, Retriever, merge_neighbours, near_best, usable_question
 from rag.rewrite import Rewriter, Standalone, standalone
 from rag.settings import Settings
 from rag.smalltalk import Topic, classify, fitting, fixed_reply
@@ -164,7 +164,9 @@ class Answerer:
             yield self._refuse(run, reason, (), 0.0)
             return
         with run.timed("rerank"):
-            ranked = self.retriever.rerank(asked.question, found.passages)
+            ranked = found.passages
+            if len(near_best(ranked)) > self.settings.top_k:  # else the reader reads them all anyway
+                ranked = self.retriever.rerank(asked.question, ranked)
         with run.timed("retrieve"):
             nearest = ranked[: 2 * self.settings.top_k]
             texts = self.retriever.texts([p.version_id for p in nearest])
@@ -174,7 +176,9 @@ class Answerer:
             yield self._refuse(run, "nothing_relevant", (), 0.0)
             return
         yield Found(passages, found.generation)
-        read = self._read(run, asked, passages, texts, history)
+        near = near_best(passages)
+        passages = (*near, *(p for p in passages if p not in near))
+        read = self._read(run, asked, passages[: len(near)], texts, history)
         yield self._conclude(run, read, passages, texts)
 
     def _read(
@@ -216,9 +220,11 @@ class Answerer:
 
     def _conclude(self, run: _Run, read: _Read, passages: tuple[Passage, ...], texts: dict[int, str]) -> Answer:
         output = read.output
-        passages = tuple(
-            replace(p, scores=replace(p.scores, relevance=r)) for p, r in zip(passages, output.relevance, strict=True)
-        )
+        judged = [
+            replace(p, scores=replace(p.scores, relevance=r))
+            for p, r in zip(passages, output.relevance, strict=False)  # the rest was not read
+        ]
+        passages = (*judged, *passages[len(judged) :])
         if not self._answers(read):
             best = max(output.relevance, default=0.0)
             return self._refuse(

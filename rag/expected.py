@@ -37,9 +37,11 @@ _PART_OF_DAY = "(?:上午|下午|晚上?|中午|凌晨|早上?|次日)?"
 _CLOCK = rf"{_PART_OF_DAY}(?:\d{{1,2}}[:：]\d{{2}}|{_NUMBER}[点时](?:半|{_NUMBER}分?)?)"
 _CLOCKS = rf"(?:每[天日周]|周{_HAN})?\s?{_CLOCK}(?:{_TO}{_CLOCK})?(?:、{_CLOCK})*"
 _DAY = rf"{_NUMBER}(?:{_TO}{_NUMBER})?\s?[日号]"
+_YEAR = rf"(?:公元前?\s?{_NUMBER}|前{_DIGITS}|\d{{3,4}}|[零〇一二三四五六七八九]{{3,4}})\s?年"
 _DATE = (
-    rf"(?:公元)?前?{_NUMBER}\s?年(?:\s?{_NUMBER}\s?月)?(?:\s?{_DAY})?|"
-    rf"(?:每年|次年)?{_NUMBER}\s?月(?:\s?{_DAY})?|每[年月季周]{_DAY}|次月{_DAY}|{_DAY}|"
+    rf"{_YEAR}(?:\s?{_NUMBER}\s?月)?(?:\s?{_DAY})?|"
+    rf"(?:每年|次年)?{_NUMBER}\s?月(?!内|之内|以[内上下])(?:\s?{_DAY})?|每[年月季周]{_DAY}|次月{_DAY}|"
+    rf"{_DAY}(?!内|之内|以[内上下]|前|后|无|未)|"
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|每?(?:周|星期|礼拜)[一二三四五六日天]"
 )
 _DATES = rf"(?:{_DATE})(?:{_TO}(?:{_DATE}))?"
@@ -65,7 +67,8 @@ _LONG_UNITS = "平方米|平方公里|平方千米|立方米|公里|千米|厘�
 
 _MONEY_Q = re.compile(
     r"多少钱|多少费用|几[块元]|多少[块元]|什么价|"
-    r"(?:价格|费用|租金|押金|罚款|金额|工资|单价|总价|总额|收费|运费)(?:是|为|要|得|交|收)?(?:多少|几)"
+    r"(?:价格|费用|租金|押金|罚款|金额|工资|单价|总价|总额|收费|运费)(?:(?:是|为|要|得|交|收)?(?:多少|几)|[?？]?$)|"
+    r"(?:罚|赔|付|交|收|涨|降)多少[?？]?$"
 )
 _PERCENT_Q = re.compile(r"百分之几|百分之多少|(?:比例|利率|费率|税率|概率|折扣|占比)(?:是|为|有)?(?:多少|几)|几成")
 _LENGTH_Q = re.compile(
@@ -110,7 +113,8 @@ _CLAUSE = "，,。；;：:\n"
 
 
 def fit(question: str, texts: Sequence[str], candidates: Sequence[Candidate]) -> tuple[int, Span] | None:
-    """The likeliest candidate that has the expected form, cut down to it; None: leave the answer alone.
+    """The likeliest candidate that has the expected form, cut down to it, or the figure beside one that
+    has not; None: leave the answer alone.
 
     A candidate that is little more than the figure stays whole («每月1—5日», «不超过6个»).
     """
@@ -118,23 +122,23 @@ def fit(question: str, texts: Sequence[str], candidates: Sequence[Candidate]) ->
     if pattern is None:
         return None
     about = set(key(question))
-    for likelihood, index, span in candidates:
-        if likelihood < FLOOR:
-            break
-        text = texts[index]
-        around = sentence_around(text, span.start, span.end)
-        found = [
-            Span(around.start + m.start(), around.start + m.end())
-            for m in pattern.finditer(text[around.start : around.end])
-        ]
-        found = [m for m in found if m.start < span.end and span.start < m.end]
-        if not found:
-            continue
-        best = max(found, key=lambda m: (len(about & set(key(_clause(text, m)))), -m.start))
-        extra = len(key(text[span.start : span.end])) - len(key(text[best.start : best.end]))
-        if span.start <= best.start and best.end <= span.end and extra <= MARGIN:
-            return index, span
-        return index, best
+    likely = [(index, span) for likelihood, index, span in candidates if likelihood >= FLOOR]
+    for beside in (False, True):  # a figure in the candidate, else one in the same sentence
+        for index, span in likely:
+            text = texts[index]
+            around = sentence_around(text, span.start, span.end)
+            found = [
+                Span(around.start + m.start(), around.start + m.end())
+                for m in pattern.finditer(text[around.start : around.end])
+                if beside or (around.start + m.start() < span.end and span.start < around.start + m.end())
+            ]
+            if not found:
+                continue
+            best = max(found, key=lambda m: (len(about & set(key(_clause(text, m)))), -abs(m.start - span.start)))
+            extra = len(key(text[span.start : span.end])) - len(key(text[best.start : best.end]))
+            if span.start <= best.start and best.end <= span.end and extra <= MARGIN:
+                return index, span
+            return index, best
     return None
 
 

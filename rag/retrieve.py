@@ -27,6 +27,9 @@ DENSE_WEIGHT = 0.5
 """Weight of the cosine beside the BM25 score as a share of the best one (docs/decisions/007)."""
 RELEVANCE_WEIGHT = 0.5
 """Share of the reader's relevance in the final score of a reranked passage."""
+NEAR = 0.5
+"""Passages below this share of the best fused score are neither reranked nor read. Of the top four,
+half are such; none of them held an answer on the development questions (docs/decisions/007)."""
 MERGED_CHARS = 900
 """Neighbours are merged for reading up to this length."""
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
@@ -99,6 +102,12 @@ def _joined(best: Passage, other: Passage, texts: Mapping[int, str], limit: int)
         return None
     first = best if best.char_start <= other.char_start else other
     return replace(best, char_start=start, char_end=end, text=text[start:end], heading=first.heading, page=first.page)
+
+
+def near_best(passages: Sequence[Passage]) -> list[Passage]:
+    """The passages whose fused score is at least `NEAR` of the best one's, in their order."""
+    best = max((p.scores.fused for p in passages), default=0.0)
+    return [p for p in passages if p.scores.fused >= NEAR * best]
 
 
 class Retriever:
@@ -183,13 +192,13 @@ class Retriever:
             return get_kb(session, kb).generation
 
     def rerank(self, question: str, passages: Sequence[Passage]) -> tuple[Passage, ...]:
-        """Blend the reader's relevance into the scores of the first passages, `Settings.rerank` of them.
+        """Blend the reader's relevance into the scores of the passages near the best, where there are several.
 
-        A fixed number, not a time limit, bounds the latency: the same index and settings must give
-        the same result on a slow day too.
+        At most `Settings.rerank` of them: a fixed number, not a time limit, bounds the latency, because
+        the same index and settings must give the same result on a slow day too.
         """
-        count = self.settings.rerank
-        if self.reader is None or count == 0 or not passages:
+        count = min(self.settings.rerank, len(near_best(passages)))
+        if self.reader is None or count < 2:
             return tuple(passages)
         head, tail = passages[:count], passages[count:]
         relevance = self.reader.relevance(question, head)

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     candidates: int = Field(default=30, ge=1, le=500)
     """Chunks that each index brings in before fusion and reranking."""
     rerank: int = Field(default=8, ge=0, le=100)
-    """Passages that the reader's relevance reorders before the cut to ``top_k``; 0 leaves it out."""
+    """Passages, at most, that the reader's relevance reorders where several are near the best; 0: none."""
     answerable_threshold: float | None = Field(default=None, ge=0, le=1)
     """Refuse below this probability; empty: the calibrated one that comes with the weights."""
     supporting_sentence: bool = True
@@ -48,11 +48,11 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65_535)
     allowed_hosts: list[str] = []
     """Further names under which the server may be reached (``docs.example.com``), for a proxy in front."""
-    workers: int = Field(default=1, ge=1, le=64)
+    workers: int = Field(default=2, ge=1, le=64)
     """Requests that the models work on at the same time."""
     queue: int = Field(default=32, ge=0, le=10_000)
     """Requests that may wait for the models; further ones get 503 and Retry-After."""
-    per_client: int = Field(default=8, ge=1, le=1000)
+    per_client: int = Field(default=32, ge=1, le=1000)
     """Requests that one client may have under way; further ones get 429 and Retry-After."""
     queue_timeout_s: float = Field(default=60, gt=0, le=3600)
     """How long a request waits for the models before it gets 503."""

@@ -53,13 +53,13 @@ class GGLMReader:
         ]
         text, spans = reading.answer, _spans(reading)
         texts = [p.text for p in passages]
-        if expected(question) is not None and reading.kind == "span":
+        pattern = expected(question)
+        if pattern is not None and reading.kind == "span":
             if (fitted := fit(question, texts, candidates)) is not None:
                 index, source = fitted
                 text = texts[index][source.start : source.end]
                 spans = [(index, source, Span(0, len(text)))]
-            others = [(c[0], fit(question, texts, [(1.0, *c[1:])])) for c in candidates]
-            candidates = [(likelihood, *found) for likelihood, found in others if found is not None]
+            candidates = [c for c in candidates if pattern.search(texts[c[1]][c[2].start : c[2].end])]
         return ReaderOutput(
             text=text,
             answerable=reading.answerable,

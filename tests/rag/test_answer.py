@@ -324,3 +324,21 @@ def test_disagreeing_documents_are_told(tmp_path: Path) -> None:
     assert {c.path for c in answer.citations} == {"甲.md", "乙.md"}
     assert "不一致" in answer.display
     check_citations(world, answer)
+
+
+def test_only_passages_near_the_best_are_read_and_the_others_still_shown(world: World) -> None:
+    class Counting(SentenceReader):
+        read_passages = 0
+
+        def read(self, question: str, passages: Sequence[Passage], history: Sequence[Turn] = ()) -> ReaderOutput:
+            self.read_passages = len(passages)
+            return super().read(question, passages, history)
+
+    reader = Counting()
+    answer = answerer(world, reader).ask("病假工资按几成发放？")
+    assert 1 <= reader.read_passages < len(answer.passages) <= world.settings.top_k
+    best = max(p.scores.fused for p in answer.passages)
+    for place, passage in enumerate(answer.passages):
+        was_read = place < reader.read_passages
+        assert (passage.scores.fused >= 0.5 * best) is was_read
+        assert (passage.scores.relevance is not None) is was_read

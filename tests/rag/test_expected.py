@@ -76,11 +76,13 @@ def test_a_candidate_that_is_little_more_than_its_figure_stays() -> None:
 
 
 def test_nothing_fits() -> None:
-    assert cut("热风炉一台多少钱", TEXT, "轴承、皮带") is None
+    assert cut("热风炉一台多少钱", TEXT, "轴承、皮带") is None, "another sentence"
+    assert cut("热风炉一台多少钱", TEXT, "质保") == "52,000 元", "the same sentence"
     assert cut("谁来维修", TEXT, "乙方") is None, "the wording names no form"
     assert fit("多少钱", [TEXT], []) is None
+    at = TEXT.index("轴承")
     unlikely = (0.01, 0, Span(TEXT.index("52,000"), TEXT.index("52,000") + 8))
-    assert fit("热风炉一台多少钱", [TEXT], [(1.0, 0, Span(0, 2)), unlikely]) is None
+    assert fit("热风炉一台多少钱", [TEXT], [(1.0, 0, Span(at, at + 2)), unlikely]) is None
 
 
 @given(
@@ -98,8 +100,6 @@ def test_what_comes_back_is_a_figure_of_the_text(text: str, question: str, data:
         assert index == 0
         assert pattern is not None
         assert pattern.search(text[span.start : span.end])
-        assert span.start < end
-        assert start < span.end
 
 
 def test_a_hostile_text_is_read_at_once() -> None:

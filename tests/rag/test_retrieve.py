@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -112,15 +113,34 @@ def test_filters_restrict_by_document_path_tag_and_metadata(world: World) -> Non
     assert search("年假几天", filters=Filters(meta={"year": 2026})) == []
 
 
-def test_the_readers_relevance_reorders(world: World) -> None:
-    world.put(DOCUMENTS)
-    found = retriever(world, SentenceReader()).search("病假工资怎么发", k=6)
-    assert found[0].heading == "病假"
-    assert found[0].scores.relevance is not None
-    scores = [p.score for p in found]
-    assert scores == sorted(scores, reverse=True)
-    plain = retriever(world, SentenceReader()).search("病假工资怎么发", k=6, rerank=False)
+class Choosy(SentenceReader):
+    """Finds relevant what names 甲, and counts what it is shown."""
+
+    shown = 0
+
+    def relevance(self, question: str, passages: Sequence[Passage]) -> list[float]:
+        self.shown += len(passages)
+        return [1.0 if "甲" in p.text else 0.0 for p in passages]
+
+
+def test_the_readers_relevance_decides_between_near_equals(world: World) -> None:
+    world.put({"乙.md": "年假为五天，见乙表。", "甲.md": "年假为五天，见甲表。", "丙.md": "食堂在一楼。"})
+    reader = Choosy()
+    first, second, *rest = retriever(world, reader).search("年假为几天", k=6)
+    assert (first.path, second.path) == ("甲.md", "乙.md")
+    assert (first.scores.relevance, second.scores.relevance) == (1.0, 0.0)
+    assert first.score > second.score >= max((p.score for p in rest), default=0.0)
+    assert reader.shown == 2, "what is far from the best is not worth the time"
+    plain = retriever(world, reader).search("年假为几天", k=6, rerank=False)
+    assert plain[0].path == "乙.md"
     assert all(p.scores.relevance is None for p in plain)
+
+
+def test_a_clear_winner_needs_no_relevance(world: World) -> None:
+    world.put(DOCUMENTS)
+    reader = Choosy()
+    assert retriever(world, reader).search("病假工资怎么发", k=6)[0].heading == "病假"
+    assert reader.shown == 0
 
 
 def test_the_same_question_gives_the_same_passages(world: World) -> None:
