@@ -271,7 +271,7 @@ def _runs_on(above: Line, line: Line, new_page: bool) -> bool:
         return False
     if abs(line.size - above.size) > 0.25 * above.size:
         return False
-    if new_page:
+    if new_page or line.margin_left > above.margin_right - em:  # over to the next page or column
         return not ended
     if ended and (line.left > line.margin_left + 1.2 * line.size or _LABEL.match(line.text)):  # a new paragraph
         return False

@@ -338,6 +338,15 @@ def test_pdf_larger_lines_are_headings_and_the_title_is_read(make_pdf: Callable[
     assert [(level, text) for _, level, text in parsed.headings] == [(1, "参观指南"), (2, "票价")]
 
 
+def test_pdf_columns(make_pdf: Callable[..., bytes]) -> None:
+    left, right = wrapped(PARAGRAPH[:38], 19), wrapped(PARAGRAPH[38:], 19)
+    page = [
+        *((text, 12.0, 60.0, 760.0 - 18 * i) for i, text in enumerate(["左栏第一段到此为止。", *left])),
+        *((text, 12.0, 320.0, 760.0 - 18 * i) for i, text in enumerate([*right, "右栏末段。"])),
+    ]
+    assert lines(parse(make_pdf([page]), "a.pdf")) == ["左栏第一段到此为止。", PARAGRAPH, "右栏末段。"]
+
+
 def test_pdf_title_in_gbk_that_is_taken_for_latin1(make_pdf: Callable[..., bytes]) -> None:
     title = "年度报告".encode("gbk").decode("latin-1")
     assert parse(make_pdf([["正文一句话，到此为止。"]], title=title), "a.pdf").title == "年度报告"
