@@ -122,8 +122,10 @@ def build(ids: Sequence[int] | IdArray, texts: Sequence[str]) -> Segment:
     flat = np.concatenate(terms) if terms else np.zeros(0, dtype=np.uint64)
     freqs = np.concatenate(counts) if counts else np.zeros(0, dtype=np.uint8)
     order = np.argsort(flat, kind="stable")
-    vocabulary, sizes = np.unique(flat, return_counts=True)
-    return _segment(np.asarray(ids, dtype=np.int64), lengths, vocabulary, sizes, docs[order], freqs[order])
+    flat = flat[order]
+    first = np.flatnonzero(np.concatenate([np.ones(min(len(flat), 1), dtype=bool), flat[1:] != flat[:-1]]))
+    sizes = np.diff(np.append(first, len(flat)))
+    return _segment(np.asarray(ids, dtype=np.int64), lengths, flat[first], sizes, docs[order], freqs[order])
 
 
 def merge(segments: Sequence[Segment], kept: Sequence[npt.NDArray[np.bool_]]) -> Segment:

@@ -55,9 +55,11 @@ _DIGITS: Final = {c: i for row in ("零一二三四五六七八九", "〇壹贰�
 _DIGITS["两"] = 2
 _UNITS: Final = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
 _MYRIADS: Final = {"万": 10**4, "亿": 10**8}
-_NUMERAL = re.compile(f"[{''.join(_DIGITS)}{''.join(_UNITS)}{''.join(_MYRIADS)}]+")
-_COUNTED: Final = frozenset("年月日号时周岁条款项章节编篇页卷期级届届次个名人位家台件份套批元角万亿倍米克吨升度层楼室")
-"""A single Chinese numeral counts as a number before one of these, or after 第."""
+_NUMBER_CHARS: Final = "".join((*_DIGITS, *_UNITS, *_MYRIADS))
+_COUNTED: Final = "年月日号时周岁条款项章节编篇页卷期级届次个名人位家台件份套批元角万亿倍米克吨升度层楼室"
+_NUMERAL = re.compile(  # a lone one only where it clearly counts something
+    f"[{_NUMBER_CHARS}]{{2,}}|(?<=第)[{_NUMBER_CHARS}]|(?<=百分之)[{_NUMBER_CHARS}]|[{_NUMBER_CHARS}](?=[{_COUNTED}])"
+)
 
 
 def _table() -> npt.NDArray[np.bool_]:
@@ -142,17 +144,14 @@ def _code(code: str) -> Iterator[str]:
 
 
 def _numeral(text: str, start: int, end: int) -> Iterator[str]:
-    """Chinese numerals in Arabic digits; a lone one only where it clearly counts something."""
-    before, after = text[max(0, start - 3) : start], text[end : end + 1]
-    percent = before == "百分之"
-    if end - start == 1 and not percent and not before.endswith("第") and after not in _COUNTED:
-        return
+    """Chinese numerals in Arabic digits."""
     value = numeral_value(text[start:end])
     if value is None:
         return
     yield value
-    if percent:
+    if text.endswith("百分之", 0, start):
         yield value + "%"
+    after = text[end : end + 1]
     if after and _is_han(after):
         yield value + after
 
