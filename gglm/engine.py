@@ -26,7 +26,8 @@ from gglm.tokenizer import EOS
 from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, Turn
 from gglm.weights import ReaderSettings, Weights, load
 
-SUMMARY = SamplingOptions(max_tokens=160)
+SUMMARY = SamplingOptions(max_tokens=220)
+"""Its length is that of an extracted summary too, in characters."""
 Request = tuple[str, Sequence[Source], Sequence[Turn]]
 BATCH_TOKENS = 4096
 """Tokens encoded at once: enough to keep one core busy, little enough to stay in memory."""
@@ -187,7 +188,7 @@ class Engine:
         """A summary: written where the decoder is good enough, else the most central sentences."""
         if self.can("摘要"):
             return self.write("摘要", "", (), [Source(text)], options or SUMMARY)
-        pieces = summary.extract(text)
+        pieces = summary.extract(text, max_chars=(options or SUMMARY).max_tokens)
         written = "".join(p.text for p in pieces)
         return Generation(written, pieces, "stop", len(self.tokenizer.encode(written)))
 
@@ -227,7 +228,7 @@ class Engine:
         if self.can("摘要"):
             yield from self.stream("摘要", "", (), [Source(text)], options or SUMMARY)
         else:
-            yield from summary.extract(text)
+            yield from summary.extract(text, max_chars=(options or SUMMARY).max_tokens)
 
     def stream_translate(
         self,
