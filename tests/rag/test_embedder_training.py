@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rag.embedders.training import encoder, static
-from rag.embedders.training.contrast import Packer, bm25_neighbours
+from rag.embedders.training.packing import Packer, bm25_neighbours
 from rag.embedders.training.pairs import Corpus, Labelled, Ragged, chunks
 from rag.embedders.training.scores import ranks, summary
 

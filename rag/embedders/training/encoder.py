@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +133,7 @@ def export(model: SentenceTransformer, folder: Path) -> int:
     import torch
     from safetensors.torch import save_file
 
-    bert = model[0].auto_model
+    bert: BertModel = cast(Any, model[0]).auto_model
     positions = bert.config.max_position_embeddings
     tensors = {
         name: tensor.to(torch.float16).contiguous()

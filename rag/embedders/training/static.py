@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from rag.embedders.training.packing import Packer
 from rag.embedders.training.pairs import Corpus, Ids, Labelled
 
 log = logging.getLogger(__name__)
@@ -60,26 +61,21 @@ def weigh(vectors: FloatMatrix, corpus: Corpus) -> FloatMatrix:
 
 
 def batches(
-    corpus: Corpus, labelled: list[tuple[Labelled, float]], size: int, rng: np.random.Generator
+    corpus: Corpus, questions: Packer, titles: Labelled, size: int, rng: np.random.Generator
 ) -> Iterator[list[tuple[Ids, Ids]]]:
-    """Endless batches of (query, passage); each passage at most once in a batch."""
-    share = [part for _, part in labelled]
+    """Endless batches of (query, passage): half from running text, the rest questions and a few titles."""
     while True:
         batch = []
-        for index in rng.choice(len(corpus), int(size * (1 - sum(share))), replace=False):
+        for index in rng.choice(len(corpus), size // 2, replace=False):
             query, passage = corpus.pair(int(index), rng)
             if len(query) and len(passage):
                 batch.append((query, passage[:200]))
-        for (rows, _), part in zip(labelled, share, strict=True):
-            batch += [(rows.questions[q], rows.crop(q, 200, rng)) for q in one_each(rows, int(size * part), rng)]
+        batch += [
+            (questions.rows.questions[q], questions.rows.crop(q, 200, rng)) for q in questions.batch(size * 2 // 5)
+        ]
+        for index in rng.choice(len(titles.questions), size // 10, replace=False):
+            batch.append((titles.questions[int(index)], titles.crop(int(index), 200, rng)))
         yield batch
-
-
-def one_each(rows: Labelled, size: int, rng: np.random.Generator) -> list[int]:
-    """``size`` questions of as many different passages."""
-    order = rng.permutation(len(rows.questions))
-    _, at = np.unique(rows.passage[order], return_index=True)
-    return order[rng.permutation(at)[:size]].tolist()
 
 
 def train_static(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag.embedders.training import encoder, static
+from rag.embedders.training.packing import Packer, bm25_neighbours
 from rag.embedders.training.pairs import QA, Corpus, Ids, Labelled, Ragged, read_corpus, read_labelled, tokenize
 from rag.embedders.training.scores import Task, ranks, summary, task, tasks
 
@@ -121,7 +122,8 @@ def make_static(args: argparse.Namespace) -> None:
         log.info("co-occurrence vectors: %.0f s", time.monotonic() - began)
     vectors = np.load(start)
     rng = np.random.default_rng(args.seed)
-    feed = static.batches(corpus, [(questions, 0.25), (titles, 0.1)], args.batch, rng)
+    near = bm25_neighbours(questions.questions, questions.passages, len(tokenizer))
+    feed = static.batches(corpus, Packer(questions, near, rng), titles, args.batch, rng)
     vectors = static.train_static(vectors, feed, args.minutes, args.lr, args.temperature**-1, report)
     log.info("static, done: %s", report(vectors))
     np.save(args.work / "static.npy", vectors)
