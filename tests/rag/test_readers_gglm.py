@@ -9,6 +9,7 @@ import pytest
 from gglm import weights
 from gglm.errors import WeightsError
 from gglm.tokenizer import train as train_tokenizer
+from gglm.types import Source
 from rag.answer import Answerer
 from rag.readers import load_reader
 from rag.readers.gglm import GGLMReader
@@ -63,6 +64,16 @@ def test_spans_are_characters_of_the_passages(reader: GGLMReader) -> None:
         assert shown[index].text[source.start : source.end]
         assert (index, source) not in [(i, s) for i, s, _ in output.spans]
     assert output.relevance == pytest.approx(tuple(reader.relevance(QUESTIONS[0][0], shown)))
+
+
+def test_a_question_for_a_figure_is_answered_by_one_or_believed_less(reader: GGLMReader) -> None:
+    question = "净水器多少钱？"
+    without, figure = passage("本手册介绍净水器的使用。滤芯不在保修之列。"), passage("净水器售价300元。")
+    raw = reader.engine.read(question, [Source(without.text, f"{without.title} › {without.heading}")])
+    output = reader.read(question, [without])
+    assert output.text == raw.answer
+    assert output.p_answerable == pytest.approx(0.5 * raw.p_answerable)
+    assert "300元" in reader.read(question, [figure]).text
 
 
 @pytest.mark.parametrize("text", [" ", "\n\n", "😀𠮷", "a" * 3000, "繁體字與全形ＡＢＣ", "\u200b", "。"])
