@@ -239,15 +239,17 @@ class Engine:
         """`translate`, piece by piece; line breaks stay where they are."""
         task: Task = "翻译" if direction == "zh-en" else "英译中"
         self._need(task)
+        return self._translate(task, text, options)
+
+    def _translate(self, task: Task, text: str, options: SamplingOptions | None) -> Iterator[Piece]:
         for start, end in summary.sentences(text):
             sentence = text[start:end]
-            body = sentence.strip()
-            if body:
+            if body := sentence.strip():
                 for piece in self.stream(task, "", (), [Source(body)], options):
                     yield Piece(piece.text)  # a sentence's own offsets mean nothing to the caller
-            tail = "\n" if sentence.endswith("\n") else " " if direction == "zh-en" else ""
-            if tail:
-                yield Piece(tail)
+            breaks = sentence.count("\n")
+            if breaks or (task == "翻译" and end < len(text)):
+                yield Piece("\n" * breaks or " ")
 
     def _need(self, task: Task) -> None:
         if not self.can(task):

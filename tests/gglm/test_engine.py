@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,22 @@ def test_what_was_not_trained_is_refused(engine: Engine) -> None:
     with pytest.raises(WeightsError, match="英译中"):
         engine.translate("Hello.", direction="en-zh")
     assert engine.rewrite("那多久呢？", [Turn("user", "净水器保修多久？")]) == "那多久呢？"
+
+
+def test_translation_goes_by_sentences_and_keeps_line_breaks(engine: Engine) -> None:
+    """The mechanics only: the tiny model has learnt no translation."""
+    able = Engine(replace(engine.weights, tasks=("翻译", "英译中")))
+    options = SamplingOptions(max_tokens=4)
+    text = "谁是总经理？公司成立。\n\n  总部在哪里？"
+    made = able.translate(text, options)
+    assert made.text.count("\n") == 2
+    assert len(made.text) > 6
+    assert "".join(p.text for p in able.stream_translate(text, options)) == made.text
+    assert all(p.origin is None for p in made.pieces)
+    one = able.translate("总部在哪里？", options, direction="en-zh").text
+    assert one == able.write("英译中", "", sources=[Source("总部在哪里？")], options=options).text
+    with pytest.raises(WeightsError):
+        engine.stream_translate("你好。")  # at once, not at the first piece
 
 
 def test_summaries_are_copied_sentences(engine: Engine) -> None:
