@@ -185,7 +185,7 @@ async def test_too_much_at_once_is_told_to_come_back(
     go_on = threading.Event()
     read = service.reader.read
     monkeypatch.setattr(service.reader, "read", lambda *a, **k: (go_on.wait(10), read(*a, **k))[1])
-    tight = settings.model_copy(update={"queue": 1, "per_client": 8})
+    tight = settings.model_copy(update={"workers": 1, "queue": 1})
     async with running(tight, service) as client:
         running_now = [asyncio.create_task(client.post("/v1/ask", json={"question": QUESTION})) for _ in range(2)]
         await asyncio.sleep(0.3)

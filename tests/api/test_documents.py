@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from api.ingestion import safe_name, uploads
+from api import ingestion
+from api.ingestion import ORPHAN_AGE, safe_name, uploads
+from ingest.jobs import get_job
+from ingest.pipeline import submit
 from rag.errors import InvalidInput
+from rag.service import Service
 from rag.settings import Settings
-from tests.api.conftest import HANDBOOK
+from tests.api.conftest import HANDBOOK, running
 
 pytestmark = pytest.mark.anyio
 
@@ -155,3 +161,42 @@ def test_names_of_uploads() -> None:
     for nothing in ("", None, "/", "..", " . ", "\x00"):
         with pytest.raises(InvalidInput):
             safe_name(nothing)
+
+
+async def test_a_job_that_a_killed_process_left_behind_is_taken_up(
+    settings: Settings, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "车库.txt"
+    file.write_text("车库在地下二层。", encoding="utf-8")
+    left = submit(service, [file])
+    young = submit(service, [file])
+    with service.database.session() as session:
+        get_job(session, left).created_at -= 2 * ORPHAN_AGE
+    forgotten = uploads(settings.home) / "old"
+    forgotten.mkdir(parents=True)
+    os.utime(forgotten, (0, 0))
+    monkeypatch.setattr(ingestion, "SWEEP_S", 0.05)
+    async with running(settings, service) as client:
+        for _ in range(400):
+            if (await client.get(f"/v1/jobs/{left}")).json()["status"] == "succeeded" and not forgotten.exists():
+                break
+            await asyncio.sleep(0.05)
+        assert (await client.get(f"/v1/jobs/{left}")).json()["status"] == "succeeded"
+        assert (await client.get(f"/v1/jobs/{young}")).json()["status"] == "queued"  # its process may yet come to it
+        assert not forgotten.exists()
+        assert (await client.delete(f"/v1/jobs/{young}")).json()["status"] == "cancelled"
+
+
+async def test_another_page_can_neither_write_nor_read(asked: httpx.AsyncClient) -> None:
+    evil = {"Origin": "https://evil.example"}
+    sent = await asked.post("/v1/documents", files=[("file", ("a.txt", b"x"))], headers=evil)
+    assert sent.status_code == 403
+    (listed,) = (await asked.get("/v1/documents")).json()["data"]
+    assert (await asked.delete(f"/v1/documents/{listed['id']}", headers=evil)).status_code == 403
+    read = await asked.get("/v1/documents", headers=evil)
+    assert "access-control-allow-origin" not in read.headers
+    rebound = await asked.get("/v1/documents", headers={"Host": "evil.example:8000"})
+    assert rebound.status_code == 403
+    form = await asked.post("/v1/ask", content=b'{"question": "x"}', headers={"Content-Type": "text/plain"})
+    assert form.status_code == 415
+    assert len((await asked.get("/v1/documents")).json()["data"]) == 1
