@@ -251,10 +251,10 @@ def test_a_hundred_thousand_tiny_lines(unit: str) -> None:
 
 
 def bounded(source: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()  # other programs must not fail it
     parsed = parse(source.encode(), "a.txt")
     spans = chunk(parsed)
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
     check(parsed, spans)
 
 
