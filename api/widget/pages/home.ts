@@ -90,12 +90,14 @@ async function show(): Promise<void> {
 
 /** Questions that the first documents hold become suggestions in the widget; the guide has set ones. */
 async function suggest(rows: DocumentRow[]): Promise<void> {
-  const found: string[] = [];
-  for (const row of rows.filter((r) => !GUIDE[r.path]).slice(0, SUGGESTING)) {
-    const end = Math.min(row.chars ?? 0, SUGGESTING_CHARS);
-    const text = await get<DocumentText>(`v1/documents/${encodeURIComponent(row.id)}/text?start=0&end=${end}`);
-    found.push(...questionLines(text.text).slice(0, 1).map((question) => question.text));
-  }
+  const others = rows.filter((row) => !GUIDE[row.path]).slice(0, SUGGESTING);
+  const texts = await Promise.all(
+    others.map((row) => {
+      const end = Math.min(row.chars ?? 0, SUGGESTING_CHARS);
+      return get<DocumentText>(`v1/documents/${encodeURIComponent(row.id)}/text?start=0&end=${end}`);
+    }),
+  );
+  const found = texts.flatMap(({ text }) => questionLines(text)[0]?.text ?? []);
   const guide = rows.flatMap((row) => GUIDE[row.path] ?? []);
   const questions = [...new Set([...found, ...guide])].slice(0, 4).join("|");
   document.querySelectorAll("chatgglm-widget").forEach((widget) => widget.setAttribute("suggestions", questions));

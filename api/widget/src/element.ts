@@ -195,8 +195,8 @@ export class ChatGGLMWidget extends LitElement {
   }
 
   protected updated(changes: PropertyValues): void {
-    const log = this.root.querySelector(".log");
-    if (log && this.follow) log.scrollTop = log.scrollHeight;
+    const log = this.root.querySelector<HTMLElement>(".log");
+    if (log && this.follow) log.scrollTop = this.readingPosition(log);
     if (changes.has("sheet") && this.sheet) {
       const before = changes.get("sheet") as Sheet | null;
       if (!before) this.root.querySelector<HTMLElement>(".sheet [data-focus]")?.focus();
@@ -429,7 +429,14 @@ export class ChatGGLMWidget extends LitElement {
 
   private onScroll(event: Event): void {
     const log = event.target as HTMLElement;
-    this.follow = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+    this.follow = Math.abs(log.scrollTop - this.readingPosition(log)) < 60;
+  }
+
+  /** The end of the conversation, but never past the last question: a long reply is read from its start. */
+  private readingPosition(log: HTMLElement): number {
+    const question = [...log.querySelectorAll<HTMLElement>(".user")].at(-1);
+    const end = log.scrollHeight - log.clientHeight;
+    return question ? Math.min(end, question.offsetTop - 16) : end;
   }
 
   private fit(): void {

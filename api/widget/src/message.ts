@@ -173,11 +173,18 @@ function passagesView(passages: Passage[], words: Translator, act: Actions): Tem
         <button type="button" class="passage" @click=${() => act.show(places, places.map(() => ""), i)}>
           <span class="name">${icons.file}<span>${placeName(place, words)}</span></span>
           ${lastHeading(place) ? html`<span class="heading">${lastHeading(place)}</span>` : nothing}
-          <span class="snippet">${place.quote.replace(/\s+/g, " ").slice(0, 140)}</span>
+          <span class="snippet">${snippet(place)}</span>
         </button>
       </li>`,
     )}
   </ul>`;
+}
+
+/** The passage in one line, without the title that it may begin with. */
+function snippet(place: Place): string {
+  const text = place.quote.trim();
+  const body = text.startsWith(`${place.title}\n`) ? text.slice(place.title.length) : text;
+  return (body.trim() || text).replace(/\s+/g, " ").slice(0, 140);
 }
 
 function lastHeading(place: Place): string {
@@ -202,13 +209,14 @@ function toolbar(message: AssistantMessage, last: boolean, copied: boolean, word
   </div>`;
 }
 
-/** Questions to go on with: those that the passages answer next (FAQ lines, headings), then the page's own. */
+/** Questions to go on with: those that the cited documents answer nearby (FAQ lines), then the page's own. */
 export function followUps(messages: Message[], configured: string[], count = 3): string[] {
   const asked = new Set(messages.flatMap((m) => (m.role === "user" ? [m.text] : [])));
   const last = messages.at(-1);
   if (last?.role !== "assistant" || last.state !== "done") return [];
   const { passages = [], citations = [] } = last.answer ?? {};
-  const found = passages.flatMap((passage) => {
+  const near = passages.filter((p) => citations.some((c) => c.document_id === p.document_id));
+  const found = near.flatMap((passage) => {
     const questions = questionLines(passage.text);
     // The question right above a quote is the one that was just answered.
     const answered = citations
