@@ -36,7 +36,3 @@ class EmptyFile(SourceError):
     """No bytes, or nothing but white space."""
 
     status = "skipped"
-
-
-class ParseTimeout(SourceError):
-    """Parsing took too long or too much memory and was stopped."""
