@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from ingest.pipeline import ingest
 from rag.service import Service
 from rag.settings import Settings
 from rag.store.session import Database
@@ -30,10 +32,35 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path / "home")
 
 
-@pytest.fixture
-def database(settings: Settings) -> Iterator[Database]:
-    database = Database(settings)
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with an empty database; tests copy it, which is faster than to migrate."""
+    home = tmp_path_factory.mktemp("migrated") / "home"
+    database = Database(Settings(home=home))
     database.migrate()
+    database.close()
+    return home
+
+
+@pytest.fixture(scope="session")
+def handbook(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory whose default knowledge base holds a small handbook."""
+    folder = tmp_path_factory.mktemp("handbook")
+    home = folder / "home"
+    shutil.copytree(migrated, home)
+    service = Service(Settings(home=home), BigramEmbedder(), SentenceReader())
+    file = folder / "员工手册.txt"
+    file.write_text(HANDBOOK, encoding="utf-8")
+    report = ingest(service, [file], workers=1)
+    assert report.ok, report
+    service.database.close()
+    return home
+
+
+@pytest.fixture
+def database(settings: Settings, migrated: Path) -> Iterator[Database]:
+    shutil.copytree(migrated, settings.home)
+    database = Database(settings)
     yield database
     database.close()
 
@@ -80,16 +107,12 @@ HANDBOOK = """员工手册
 
 
 @pytest.fixture
-def service(settings: Settings, database: Database, tmp_path: Path) -> Service:
-    """A service whose default knowledge base holds a small handbook."""
-    from ingest.pipeline import ingest
-
+def service(settings: Settings, handbook: Path) -> Iterator[Service]:
+    """A real store, index, retriever and answerer; only the models are small ones made for tests."""
+    shutil.copytree(handbook, settings.home)
     service = Service(settings, BigramEmbedder(), SentenceReader())
-    file = tmp_path / "员工手册.txt"
-    file.write_text(HANDBOOK, encoding="utf-8")
-    report = ingest(service, [file], workers=1)
-    assert report.ok, report
-    return service
+    yield service
+    service.database.close()
 
 
 @pytest.fixture
