@@ -79,16 +79,18 @@ def damaged(path: Path, error: object) -> IndexUnavailable:
     )
 
 
-def link(source: Path, target: Path) -> None:
-    """The same immutable file under a second name, without copying where the file system can."""
+def link(folder: Path | None, target: Path) -> bool:
+    """Give the immutable file of that name in ``folder`` a second name, without copying where the file
+    system can. False: there is no such file (any more), it must be written."""
+    if folder is None or not (folder / target.name).is_file():
+        return False
     try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
+        os.link(folder / target.name, target)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copyfile(folder / target.name, target)
         with open(target, "rb+") as file:
             os.fsync(file.fileno())
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,24 +10,20 @@ and swept away by the next publisher.
 from __future__ import annotations
 
 import threading
-import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from sqlalchemy import delete, event, select, update
 from sqlalchemy.orm import Session
 
-from rag.errors import Conflict, IndexUnavailable
+from rag.errors import ChatGGLMError, Conflict, IndexUnavailable
 from rag.index import files
-from rag.index.lexical import Bm25Index
+from rag.index.folders import MANIFEST, KbIndex, empty, load, sweep, written
 from rag.index.source import live_chunks, live_ids
-from rag.index.vectors import FaissStore
 from rag.ports import Embedder, FloatMatrix, IdArray
 from rag.settings import Settings
 from rag.store.kbs import get_kb
@@ -39,32 +35,14 @@ if TYPE_CHECKING:
 
 Addition = tuple[Sequence[int], Sequence[str], FloatMatrix]
 """Chunk ids, their index texts, their vectors float32 (n, dim) of unit length."""
-Change = Callable[["KbIndex"], "KbIndex | None"]
+Change = Callable[[KbIndex], KbIndex | None]
 """Makes the next generation of the current one; None: nothing is to be done."""
 Progress = Callable[[int, int], None]
 """Called with how many chunks are done, and of how many."""
 
-MANIFEST = "generation.json"
-GRACE_SECONDS = 300.0
-"""A generation that is no longer current stays this long for those who have just looked up its number."""
 ATTEMPTS = 20
 BATCH = 256
 """Chunks that are embedded at once."""
-
-
-@dataclass(frozen=True)
-class KbIndex:
-    """One open generation. Search as you like from any thread; never change it."""
-
-    kb_id: int
-    generation: int
-    embedder: str
-    vectors: FaissStore = field(repr=False)
-    lexical: Bm25Index = field(repr=False)
-    folder: Path | None = None
-
-    def __len__(self) -> int:
-        return len(self.lexical)
 
 
 class IndexManager:
@@ -146,22 +124,7 @@ class IndexManager:
         Raises:
             IndexUnavailable: they are missing or damaged.
         """
-        if number == 0:
-            return KbIndex(kb_id, 0, self.embedder_id, FaissStore(), Bm25Index())
-        folder = self.root / str(kb_id) / str(number)
-        manifest = files.read_json(folder / MANIFEST)
-        for name, entry in manifest["files"].items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != entry["bytes"]:
-                raise files.damaged(path, "it is missing or cut short")
-        return KbIndex(
-            kb_id,
-            number,
-            manifest["embedder"],
-            FaissStore.open(folder / "vectors"),
-            Bm25Index.open(folder / "lexical"),
-            folder,
-        )
+        return load(self.root, kb_id, number) if number else empty(kb_id, 0, self.embedder_id)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -185,7 +148,6 @@ class IndexManager:
             IndexUnavailable: the current generation is damaged.
             ValueError: the vectors are not of unit length, or an id is indexed already.
         """
-
         ids, texts, vectors = add or ((), (), np.zeros((0, 0), dtype=np.float32))
 
         def change(index: KbIndex) -> KbIndex | None:
@@ -256,7 +218,7 @@ class IndexManager:
         with self.database.session() as session:
             kb_id = get_kb(session, kb_slug).id
             live = live_ids(session, kb_id)
-        fresh = KbIndex(kb_id, 0, self.embedder.id, FaissStore(), Bm25Index())
+        fresh = empty(kb_id, 0, self.embedder.id)
         done = 0
 
         def embed(wanted: IdArray, total: int) -> None:
@@ -324,9 +286,9 @@ class IndexManager:
             index = self._changed(kb.id, kb.generation, change, load)
             if index is None:
                 return kb.generation
-            with self._written(index) as folder:
+            with written(self.root, index) as folder:
                 number = self._record(session, kb.id, kb.generation, folder)
-            event.listen(session, "after_commit", lambda _: self._sweep(kb.id), once=True)
+            self._sweep_after(session, kb.id)
             return number
         with self.database.session() as reader:
             kb_id = get_kb(reader, kb_slug).id
@@ -337,7 +299,7 @@ class IndexManager:
                 index = self._changed(kb_id, number, change, load)
                 if index is None:
                     return number
-                with self._written(index) as folder, self.database.session(write=True) as writer:
+                with written(self.root, index) as folder, self.database.session(write=True) as writer:
                     kb = self._locked(writer, kb_slug)
                     if kb.id != kb_id or kb.generation != number:
                         continue  # one who publishes within a transaction was faster: again, on top of it
@@ -350,7 +312,7 @@ class IndexManager:
         """What the new generation shall be; loaded anew, because the opened one is being read."""
         if load:
             return change(self._load(kb_id, number))
-        return change(KbIndex(kb_id, number, self.embedder_id, FaissStore(), Bm25Index()))
+        return change(empty(kb_id, number, self.embedder_id))
 
     @staticmethod
     def _locked(session: Session, kb_slug: str) -> KnowledgeBase:
@@ -366,39 +328,6 @@ class IndexManager:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "publish.lock"):
             yield
-
-    @contextmanager
-    def _written(self, index: KbIndex) -> Iterator[Path]:
-        """The generation's files in a folder under a passing name, on the disk; gone afterwards
-        unless renamed. Its lock tells other processes that somebody still works on it."""
-        parent = self.root / str(index.kb_id)
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = parent / f"new-{uuid.uuid4().hex[:12]}"
-        lock = folder.with_suffix(".lock")
-        with ExitStack() as stack:
-            stack.callback(lock.unlink, missing_ok=True)
-            stack.enter_context(FileLock(lock))
-            stack.callback(files.remove_folder, folder)
-            folder.mkdir()
-            known: dict[str, Any] = {}
-            if index.generation:
-                before = files.read_json_or_none(parent / str(index.generation) / MANIFEST)
-                known = before["files"] if before else {}
-            index.vectors.save(folder / "vectors")
-            index.lexical.save(folder / "lexical")
-            files.write_json(
-                folder / MANIFEST,
-                {
-                    "format": 1,
-                    "kb": index.kb_id,
-                    "embedder": index.embedder,
-                    "dim": index.vectors.dim,
-                    "chunks": len(index),
-                    "files": _checksums(folder, known),
-                },
-            )
-            files.sync_folder(folder)
-            yield folder
 
     def _record(self, session: Session, kb_id: int, number: int, folder: Path) -> int:
         """Rename the folder to its number and record it, in the session's transaction."""
@@ -426,29 +355,25 @@ class IndexManager:
         session.flush()
         return number + 1
 
+    def _sweep_after(self, session: Session, kb_id: int) -> None:
+        def committed(_: Session) -> None:
+            with suppress(OSError, ChatGGLMError):  # what stays is swept the next time
+                self._sweep(kb_id)
+
+        event.listen(session, "after_commit", committed, once=True)
+
     def _sweep(self, kb_id: int) -> None:
         """Delete generations that nobody can be about to open any more, and what crashes left."""
-        parent = self.root / str(kb_id)
-        for stem in {path.stem for path in parent.glob("new-*")}:
-            with suppress(Timeout), FileLock(parent / f"{stem}.lock", timeout=0):  # held: somebody writes it
-                files.remove_folder(parent / stem)
-                (parent / f"{stem}.lock").unlink(missing_ok=True)
         with self.database.session() as session:
             current = session.scalar(select(KnowledgeBase.generation).where(KnowledgeBase.id == kb_id)) or 0
-            for folder in list(parent.iterdir()):
-                if folder.name.isdecimal() and int(folder.name) < current:
-                    superseded = parent / str(int(folder.name) + 1) / MANIFEST
-                    since = (superseded if superseded.exists() else folder).stat().st_mtime
-                    if time.time() - since > GRACE_SECONDS:
-                        files.remove_folder(folder)
-            kept = [int(folder.name) for folder in parent.iterdir() if folder.name.isdecimal()]
-            session.execute(
-                delete(IndexGeneration).where(
-                    IndexGeneration.kb_id == kb_id,
-                    IndexGeneration.number < current,
-                    IndexGeneration.number.not_in(kept),
-                )
+            kept = sweep(self.root / str(kb_id), current)
+            recorded = select(IndexGeneration.id).where(
+                IndexGeneration.kb_id == kb_id,
+                IndexGeneration.number < current,
+                IndexGeneration.number.not_in(kept),
             )
+            if gone := session.scalars(recorded).all():
+                session.execute(delete(IndexGeneration).where(IndexGeneration.id.in_(gone)))
 
     def _appendable(self, kb_slug: str, index: KbIndex) -> KbIndex:
         """The index, if our embedder's vectors may be added to it; an empty one takes any.
@@ -457,7 +382,7 @@ class IndexManager:
             Conflict: another embedder made it.
         """
         if not len(index):
-            return KbIndex(index.kb_id, index.generation, self.embedder_id, FaissStore(), Bm25Index())
+            return empty(index.kb_id, index.generation, self.embedder_id)
         if index.embedder != self.embedder_id:
             raise Conflict(self._other_embedder(kb_slug, index.embedder))
         return index
@@ -467,18 +392,3 @@ class IndexManager:
             f"«{kb_slug}» was indexed with the embedder {indexed}, the settings say {self.embedder_id}. "
             f"Run `chatgglm kb rebuild {kb_slug}`, or set CHATGGLM_EMBEDDER back."
         )
-
-
-def _checksums(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
-    """SHA-256 and size of each file; segment files that were there before are taken as known."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            name = path.relative_to(folder).as_posix()
-            size = path.stat().st_size
-            entry = known.get(name)
-            if entry and entry["bytes"] == size and path.stat().st_nlink > 1:
-                found[name] = entry
-            else:
-                found[name] = {"bytes": size, "sha256": files.digest(path)}
-    return found

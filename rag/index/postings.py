@@ -75,9 +75,7 @@ class Segment:
         """Its files in ``folder``: linked if it has some already, else written. Returns it from there."""
         for name in ARRAYS:
             target = folder / f"{self.name}.{name}.npy"
-            if self.folder is not None:
-                files.link(self.folder / target.name, target)
-            else:
+            if not files.link(self.folder, target):
                 files.write_array(target, getattr(self, name))
         return Segment.open(folder, self.name)
 

@@ -70,9 +70,8 @@ class Segment:
         """Its file in ``folder``: linked if it has one already, else written. Returns it from there."""
         faiss = _faiss()
         target = folder / f"{self.name}.faiss"
-        if self.folder is not None:
-            files.link(self.folder / target.name, target)
-        else:  # through Python: FAISS itself cannot open every path, and does not fsync
+        if not files.link(self.folder, target):
+            # Through Python: FAISS itself cannot open every path, and does not fsync.
             files.write_bytes(target, memoryview(faiss.serialize_index(self.index)))
         return Segment.open(folder, self.name)
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from rag.errors import IndexUnavailable
 from rag.index import files
+from rag.index.folders import MANIFEST, KbIndex
 from rag.index.source import known_ids, live_chunks, live_ids
 from rag.index.terms import term_keys
 from rag.ports import IdArray
@@ -20,7 +21,7 @@ from rag.store.kbs import get_kb
 from rag.store.models import Document, IndexGeneration
 
 if TYPE_CHECKING:
-    from rag.index.generations import IndexManager, KbIndex
+    from rag.index.generations import IndexManager
 
 SAMPLE = 2000
 """Chunks whose postings are compared with their text."""
@@ -82,8 +83,6 @@ def verify(manager: IndexManager, kb_slug: str) -> VerifyReport:
 def _check_files(
     session: Session, kb_id: int, number: int, folder: Path, counts: dict[str, int]
 ) -> Iterator[str]:
-    from rag.index.generations import MANIFEST
-
     record = session.scalar(
         select(IndexGeneration).where(IndexGeneration.kb_id == kb_id, IndexGeneration.number == number)
     )

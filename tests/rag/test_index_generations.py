@@ -6,7 +6,8 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 from sqlalchemy import select
 
 from rag.errors import Conflict, IndexUnavailable, NotFound
-from rag.index import generations
-from rag.index.generations import MANIFEST, IndexManager
+from rag.index import folders, generations
+from rag.index.folders import MANIFEST, KbIndex
+from rag.index.generations import IndexManager
 from rag.index.text import index_text
 from rag.ports import FloatMatrix
 from rag.settings import Settings
@@ -203,6 +205,40 @@ def test_what_is_ingested_while_rebuilding_is_in_the_new_generation(place: Place
     assert place.indexes.verify("default").ok
 
 
+def test_a_publisher_that_is_overtaken_goes_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between writing a generation's files and recording it, an ingestion commits one of its own."""
+    place.put("年假有十五天")
+    real = generations.written
+    overtaken: list[int] = []
+
+    @contextmanager
+    def written(root: Path, index: KbIndex) -> Iterator[Path]:
+        with real(root, index) as folder:
+            if not overtaken:
+                overtaken.append(index.generation)
+                text = "加班费另算"
+                wanted = [index_text("题", "章", text)]
+                with place.database.session(write=True) as session:
+                    new = NewVersion("0" * 64, "text/plain", len(text), text)
+                    kb = get_kb(session, "default")
+                    ids = replace_version(session, kb, "b.txt", "题", new, [NewChunk(0, 5, "章")])[2]
+                    add = (ids, wanted, BigramEmbedder().encode_passages(wanted))
+                    place.indexes.publish("default", add, session=session)
+            yield folder
+
+    monkeypatch.setattr(generations, "written", written)
+    assert place.indexes.rebuild("default") == 3
+    assert overtaken == [1]
+    overtaken.clear()
+    ids = place.store("出差补贴八十元")
+    with place.database.session() as session:
+        delete_document(session, "b.txt", get_kb(session, "default"))
+    assert place.publish(ids, ["出差补贴八十元"]) == 5
+    report = place.indexes.verify("default")
+    assert report.ok, report.problems
+    assert report.counts["chunks"] == 3
+
+
 def test_tombstoned_chunks_are_counted_not_complained_about(place: Place) -> None:
     place.put("年假有十五天", "病假要告知主管")
     with place.database.session() as session:
@@ -231,7 +267,7 @@ def test_old_generations_go_after_their_grace(place: Place, monkeypatch: pytest.
     for number in range(3):
         place.put(f"第{number}篇")
     assert {f.name for f in place.folder.iterdir() if f.is_dir()} == {"1", "2", "3"}
-    monkeypatch.setattr(generations, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(folders, "GRACE_SECONDS", 0.0)
     time.sleep(0.01)
     place.put("又一篇")
     assert {f.name for f in place.folder.iterdir() if f.is_dir()} == {"4"}
