@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import HostNotAllowed, OriginNotAllowed, UnsupportedMediaType
 from api.origins import is_loopback, normal_origin, same_origin, split_host
-from api.problems import response_for
+from api.problems import describe, error_response, log, response_for
 from rag.errors import ChatGGLMError
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -96,8 +96,12 @@ class Door:
         scope.setdefault("state", {})["request_id"] = ident
         extra: dict[str, str] = {"X-Request-Id": ident}
 
+        started = False
+
         async def dressed(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 _dress(MutableHeaders(scope=message), scope["path"], extra)
             await send(message)
 
@@ -121,7 +125,13 @@ class Door:
         except ChatGGLMError as error:
             await response_for(scope, error)(scope, receive, dressed)
             return
-        await self.app(scope, receive, dressed)
+        try:
+            await self.app(scope, receive, dressed)
+        except Exception as error:  # answered here, so that a 500 carries the same headers as the rest
+            if started:
+                raise
+            log.exception("request %s failed", ident)
+            await error_response(scope, *describe(error))(scope, receive, dressed)
 
     async def _admit(self, scope: Scope, headers: Headers, origin: str, extra: dict[str, str]) -> None:
         """Grants CORS to a registered site on widget routes; refuses writes and preflights of others."""

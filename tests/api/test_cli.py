@@ -150,6 +150,20 @@ def test_texts_that_cannot_be_worked_on(home: dict[str, str], tmp_path: Path) ->
         assert "Traceback" not in done.stderr
 
 
+def test_summaries_quote_the_text(cli: Callable[..., Result], tmp_path: Path) -> None:
+    text = "公司成立于一九九八年。总部在杭州，有员工三千人。公司生产水泵和阀门。产品销往四十个国家。"
+    file = tmp_path / "简介.md"
+    file.write_text(text, encoding="utf-8")
+    done = cli("summarize", str(file), "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["summary"]
+    assert document["summary"] == "".join(piece["text"] for piece in document["pieces"])
+    for piece in document["pieces"]:
+        if piece["start"] is not None:
+            assert text[piece["start"] : piece["end"]] == piece["text"]
+
+
 @pytest.fixture
 def serving(home: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The shipped server with the shipped models and the guide, as `make run` starts it."""
