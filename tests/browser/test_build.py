@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from api.web import EMBEDDABLE, STATIC
+from ingest.formats import PARSERS
 
 SOURCES = Path(__file__).parents[2] / "api" / "widget"
 
@@ -39,6 +40,13 @@ def test_pages_hold_to_the_policy(path: Path) -> None:
     assert not re.search(r"\sstyle=|<style|\son\w+=", html)
     assert not re.search(r"<script(?![^>]*\ssrc=)", html)
     assert not re.search(r'(?:src|href)="(?:https?:)?//', html)
+
+
+def test_home_page_names_only_formats_that_there_are() -> None:
+    sentence = re.search(r"支持 (\..*?)。", (STATIC / "index.html").read_text("utf-8"))
+    assert sentence
+    named = set(re.findall(r"\.\w+", sentence.group(1)))
+    assert {".pdf", ".docx"} <= named <= {*PARSERS, ".zip"}
 
 
 def test_lock_file_names_no_registry() -> None:

@@ -99,9 +99,8 @@ Please report this to https://github.com/markedjs/marked.`,e){let e=`<p>An error
         ${i.heading?C`<span>${i.heading}</span>`:T}
         <span class="path">${i.path}</span>
       </p>
-      <div class="context" tabindex="0" role="region" aria-label=${n.t(`fromSource`)} aria-busy=${s===void 0}>
-        ${s?C`${s.cutBefore?`…`:``}${s.before}<mark>${s.quote}</mark>${s.after}${s.cutAfter?`…`:``}`:C`<mark>${i.quote}</mark>`}
-      </div>
+      <div class="context" tabindex="0" role="region" aria-label=${n.t(`fromSource`)} aria-busy=${s===void 0}
+        >${s?C`${s.cutBefore?`…`:``}${s.before}<mark>${s.quote}</mark>${s.after}${s.cutAfter?`…`:``}`:C`<mark>${i.quote}</mark>`}</div>
       ${s===void 0?C`<p class="note">${n.t(`loading`)}</p>`:T}
       ${s===null?C`<p class="note">${n.t(`quoteOnly`)}</p>`:T}
       <footer class="sheet-foot">

@@ -86,11 +86,10 @@ export function sheetView(
         ${place.heading ? html`<span>${place.heading}</span>` : nothing}
         <span class="path">${place.path}</span>
       </p>
-      <div class="context" tabindex="0" role="region" aria-label=${words.t("fromSource")} aria-busy=${context === undefined}>
-        ${context
+      <div class="context" tabindex="0" role="region" aria-label=${words.t("fromSource")} aria-busy=${context === undefined}
+        >${context
           ? html`${context.cutBefore ? "…" : ""}${context.before}<mark>${context.quote}</mark>${context.after}${context.cutAfter ? "…" : ""}`
-          : html`<mark>${place.quote}</mark>`}
-      </div>
+          : html`<mark>${place.quote}</mark>`}</div>
       ${context === undefined ? html`<p class="note">${words.t("loading")}</p>` : nothing}
       ${context === null ? html`<p class="note">${words.t("quoteOnly")}</p>` : nothing}
       <footer class="sheet-foot">
