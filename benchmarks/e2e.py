@@ -22,9 +22,8 @@ from rag.evaluation.rows import read_rows
 
 def run(folder: Path, home: Path) -> dict[str, Any]:
     """Ingest and ask; the answer report with the ingestion's figures added."""
-    from rag.service import get_service
-
     from ingest.pipeline import ingest
+    from rag.service import get_service
     from rag.settings import Settings
 
     service = get_service(Settings(home=home))

@@ -65,9 +65,9 @@ _MEASURE = (
 )
 _LONG_UNITS = "平方米|平方公里|平方千米|立方米|公里|千米|厘米|毫米|公斤|千克|公顷|毫升|人次"
 
+_PRICE_Q = re.compile(r"(?<!付)(?<!收)多少钱|几[块元]|多少[块元]|什么价|几[百千万](?!年|人|名|米|亩|字)")
 _MONEY_Q = re.compile(
-    r"多少钱|多少费用|几[块元]|多少[块元]|什么价|"
-    r"(?:价格|费用|租金|押金|罚款|金额|工资|单价|总价|总额|收费|运费)(?:(?:是|为|要|得|交|收)?(?:多少|几)|[?？]?$)|"
+    r"多少(?:费用|钱)|(?:价格|费用|租金|押金|罚款|金额|工资|单价|总价|总额|收费|运费)(?:(?:是|为|要|得|交|收)?(?:多少|几)|[?？]?$)|"
     r"(?:罚|赔|付|交|收|涨|降)多少[?？]?$"
 )
 _PERCENT_Q = re.compile(r"百分之几|百分之多少|(?:比例|利率|费率|税率|概率|折扣|占比)(?:是|为|有)?(?:多少|几)|几成")
@@ -87,6 +87,8 @@ def expected(question: str) -> re.Pattern[str] | None:
 
 
 def _form(question: str) -> str | None:
+    if _PRICE_Q.search(question):
+        return _MONEY
     if _MONEY_Q.search(question):
         return f"{_MONEY}|{_PERCENT}"
     if _PERCENT_Q.search(question):
