@@ -22,7 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from gglm.metrics import auroc, exact_match, f1, refusal_threshold, risk_coverage
+from gglm.metrics import auroc, exact_match, f1, risk_coverage
+from rag.calibrate import calibrate
 from rag.errors import ChatGGLMError, InvalidInput
 from rag.text import key, numbers
 from rag.types import Answer, Turn
@@ -213,11 +214,19 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         },
         "refusal": {
             "auroc": _number(auroc([v.p_answerable for v in gold], [v.p_answerable for v in none])),
-            "threshold_10_percent": refusal_threshold([v.p_answerable for v in gold]) if gold else None,
             "risk_coverage_area": _number(curve.area) if curve else None,
+            "calibrated": _calibrated(gold, none),
         },
         "latency_ms": percentiles([v.latency_ms for v in verdicts]),
     }
+
+
+def _calibrated(gold: Sequence[Verdict], none: Sequence[Verdict]) -> dict[str, float | None] | None:
+    """The strictest threshold that refuses at most a tenth of the answerable questions, and what it does."""
+    if not gold:
+        return None
+    fitted = calibrate([v.p_answerable for v in gold], [v.p_answerable for v in none])
+    return {name: _number(value) for name, value in asdict(fitted).items() if name != "auroc"}
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:

@@ -120,6 +120,8 @@ def test_the_summary_counts() -> None:
     assert report["unanswerable"] == {"count": 1, "refused": 100.0}
     assert report["citations"]["precision"] == 50.0
     assert report["refusal"]["auroc"] == 1.0
+    assert report["refusal"]["calibrated"]["threshold"] == pytest.approx(0.35)
+    assert report["refusal"]["calibrated"]["refused_unanswerable"] == 1.0
     assert report["latency_ms"]["p50"] == 12.0
     json.dumps(report, allow_nan=False)
     json.dumps(summary([]), allow_nan=False)
