@@ -63,6 +63,8 @@ class Segmented(Generic[S]):
     def _refresh(self) -> None:
         """Work out again what depends on the segments."""
         self._alive = [~files.member(s.ids, self._dead) for s in self._segments]
+        held = [s.ids[alive] for s, alive in zip(self._segments, self._alive, strict=True)]
+        self._ids = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *held]))
 
     @property
     def segments(self) -> tuple[S, ...]:
@@ -71,11 +73,10 @@ class Segmented(Generic[S]):
 
     def ids(self) -> IdArray:
         """The ids of all chunks that can be found, ascending."""
-        held = [s.ids[alive] for s, alive in zip(self._segments, self._alive, strict=True)]
-        return np.sort(np.concatenate(held)) if held else np.zeros(0, dtype=np.int64)
+        return self._ids
 
     def __len__(self) -> int:
-        return sum(int(alive.sum()) for alive in self._alive)
+        return len(self._ids)
 
     def delete(self, ids: Sequence[int] | IdArray) -> None:
         """Take chunks out; ids that are not there are ignored."""
