@@ -124,7 +124,8 @@ class Engine:
         found = []
         for number, sources in enumerate(tokenized):
             spans: list[Spans | None] = [
-                merge(len(s.ids), parts[number, i]) if (number, i) in parts else None for i, s in enumerate(sources)
+                merge(len(s.ids), parts[number, i], self.settings.source_weight) if (number, i) in parts else None
+                for i, s in enumerate(sources)
             ]
             decoded = decode(sources, spans, self.settings.max_answer_tokens)
             found.append(Evidence(decoded, tuple(s.relevance if s else -np.inf for s in spans)))

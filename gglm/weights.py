@@ -37,7 +37,8 @@ class ReaderSettings:
     """How span scores become answers; measured on held-out data and stored with the weights.
 
     ``p_answerable = σ(margin_weight · margin + relevance_weight · relevance + bias)``, where the
-    margin is the best span's logit over the null's and relevance the best source's logit.
+    margin is the best span's logit (over the null's, ``source_weight · relevance`` included) and
+    relevance its source's logit.
     """
 
     margin_weight: float = 0.5
@@ -45,6 +46,8 @@ class ReaderSettings:
     bias: float = 0.0
     threshold: float = 0.5
     """Below it a question counts as not answered by its sources."""
+    source_weight: float = 1.0
+    """What a window's relevance logit adds to its spans' logits, where they compete with other windows'."""
     relevance_temperature: float = 1.0
     relevance_bias: float = 0.0
     max_answer_tokens: int = 160

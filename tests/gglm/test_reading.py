@@ -41,9 +41,11 @@ def test_windows_of_text_hold_its_tokens(tokenizer: Tokenizer) -> None:
         assert np.array_equal(passage, source.ids[window.first : window.first + window.count])
 
 
-def part(tokenizer: Tokenizer, first: int, start: list[float], end: list[float], null: float = 0.0) -> Part:
+def part(
+    tokenizer: Tokenizer, first: int, start: list[float], end: list[float], null: float = 0.0, relevance: float = 0.0
+) -> Part:
     window = Window(0, first, len(start), encode_task("问答", tokenizer, "谁？", "", "甲"))
-    return Part(window, np.array(start, np.float32), np.array(end, np.float32), null, null, 0.0)
+    return Part(window, np.array(start, np.float32), np.array(end, np.float32), null, null, relevance)
 
 
 def test_merging_takes_the_window_with_most_context(tokenizer: Tokenizer) -> None:
@@ -53,6 +55,9 @@ def test_merging_takes_the_window_with_most_context(tokenizer: Tokenizer) -> Non
     assert merged.start.tolist() == [1.0] * 8 + [2.0] * 8
     shifted = merge(16, [a, part(tokenizer, 6, [2.0] * 10, [2.0] * 10, null=5.0)])
     assert shifted.start.tolist() == [1.0] * 8 + [-3.0] * 8, "logits count over their own window's null"
+    relevant = merge(16, [a, part(tokenizer, 6, [2.0] * 10, [2.0] * 10, relevance=3.0)], weight=0.5)
+    assert relevant.start.tolist() == [1.0] * 8 + [3.5] * 8
+    assert relevant.relevance == 3.0
 
 
 @given(st.data())
