@@ -217,7 +217,8 @@ def calibrate(
         for g in range(len(files))
         if ((group == g) & (y == 1)).any()
     ]
-    return replace(settings, threshold=min(thresholds))
+    # A hair lower, so that rounding never refuses the very question that set it.
+    return replace(settings, threshold=max(0.0, min(thresholds) - 1e-6))
 
 
 def logistic_regression(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3, steps: int = 50) -> np.ndarray:
