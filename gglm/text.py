@@ -24,7 +24,7 @@ def _table() -> dict[int, str]:
     table = {ord(t): s for t, s in traditional_to_simplified().items()}
     for full in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B)):
         table[full] = chr(full - 0xFEE0)
-    for code in (*range(0x00, 0x20), *range(0x7F, 0xA1), 0x3000, 0xFEFF, *range(0x2000, 0x2010), 0x2028, 0x2029):
+    for code in (*range(0x20), *range(0x7F, 0xA1), 0x3000, 0xFEFF, *range(0x2000, 0x2010), 0x2028, 0x2029):
         table[code] = " "
     table[0x0A] = "\n"
     table[0x2581] = "_"  # SentencePiece's own mark for a space

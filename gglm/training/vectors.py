@@ -14,7 +14,7 @@ import torch
 
 from gglm.errors import DataError
 from gglm.model import ChatGGLM
-from gglm.tokenizer import SPECIAL, Tokenizer
+from gglm.tokenizer import EOS, SPECIAL, Tokenizer
 from gglm.training.corpus import Shards
 
 Floats = npt.NDArray[np.float32]
@@ -162,5 +162,6 @@ def start_from(model: ChatGGLM, vectors: dict[str, npt.NDArray], scale: float = 
         embedding.bigram.weight[0].zero_()
         embedding.bigram_keys.copy_(torch.from_numpy(np.asarray(vectors["keys"])))
     counts = np.asarray(vectors["counts"]) + 1.0
+    counts[EOS] = counts.sum() / 30  # texts end too, though no shard holds the token
     model.output_bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
     model.output_gain.fill_(0.1)

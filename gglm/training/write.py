@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from gglm.model import ChatGGLM
-from gglm.tokenizer import Tokenizer
+from gglm.tokenizer import EOS, Tokenizer
 from gglm.training.batch import collate, losses
 from gglm.training.finetune import from_checkpoint
 from gglm.training.optim import make_optimizers
@@ -60,12 +60,14 @@ def write(settings: WriteSettings) -> ChatGGLM:
     """Train (or go on training) the decoder; see `Trainer` for what is written to ``settings.run.out``."""
     tokenizer = Tokenizer(settings.tokenizer)
     model = from_checkpoint(settings.init, dropout=0.0)
+    with torch.no_grad():  # no corpus holds [EOS]: its unigram bias would keep every text from ending
+        model.output_bias[EOS] = model.output_bias[EOS].clamp_min(-3.0)
     if settings.decoder_init:
         other = torch.load(settings.decoder_init, weights_only=True, map_location="cpu")["ema"]
         model.load_state_dict({**model.state_dict(), **{k: v for k, v in other.items() if k.startswith("decoder.")}})
     if settings.freeze_encoder:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith("decoder."))
+            parameter.requires_grad_(name.startswith(("decoder.", "output_")))
     sampler = WritingSampler(settings.sources, tokenizer, settings.run.seed)
     files = [f for s in settings.sources for f in s.files]
     return Trainer(
