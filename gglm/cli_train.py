@@ -5,7 +5,8 @@ train shards     TEXTS --tokenizer tokenizer.model -o shards/
 train vectors    shards/ --tokenizer tokenizer.model -o vectors.npz
 train pretrain   shards/ --tokenizer … --vectors … -o runs/base --minutes 60
 train finetune   QA.jsonl … --tokenizer … --init runs/base/checkpoint.pt -o runs/reader --minutes 60
-train export     runs/reader --tokenizer … -o weights/mine --name mine-0.1
+train write      --source dialogue=chat.jsonl … --init runs/reader/checkpoint.pt -o runs/writer --minutes 30
+train export     runs/writer --tokenizer … -o weights/mine --name mine-0.1
 train calibrate  DEV.jsonl … --weights weights/mine
 """
 
@@ -34,7 +35,7 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 def register(group: typer.Typer) -> None:
     """Add the commands to the `train` group."""
-    for command in (tokenizer, shards, vectors, pretrain, finetune, export, calibrate, plot):
+    for command in (tokenizer, shards, vectors, pretrain, finetune, write, export, calibrate, plot):
         group.command()(command)
 
 
@@ -170,6 +171,47 @@ def finetune(
     run = _settings(out, minutes, steps, seed, device, threads)
     settings = FinetuneSettings(run, tokenizer, files, shards, vectors, init, preset=_preset(preset), dev=dev or [])
     train(settings)
+
+
+@friendly_errors
+def write(
+    source: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KIND[:WEIGHT]=FILE[,FILE…]",
+            help="What to learn from (repeatable); kinds: answers, dialogue, rewriting, summary, translation, "
+            "back_translation. The weight is its share of the steps.",
+        ),
+    ],
+    tokenizer: TokenizerFile,
+    init: Annotated[Path, typer.Option(help="checkpoint.pt of the reader's run.")],
+    out: Run = Path("runs/writer"),
+    minutes: Minutes = 0,
+    steps: Steps = 0,
+    decoder: Annotated[Path | None, typer.Option(help="checkpoint.pt whose decoder to start from.")] = None,
+    unfreeze: Annotated[bool, typer.Option("--unfreeze", help="Train the encoder too; reading changes.")] = False,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    device: Device = "cpu",
+) -> None:
+    """Teach the decoder to write: answers, small talk, stand-alone questions, summaries, translations."""
+    from gglm.training.write import WriteSettings
+    from gglm.training.write import write as train
+    from gglm.training.writing import WritingSource
+
+    sources = []
+    for text in source:
+        kind, _, files = text.partition("=")
+        kind, _, weight = kind.partition(":")
+        try:
+            share = float(weight or 1)
+        except ValueError:
+            raise typer.BadParameter(f"--source {text}: the weight {weight!r} is not a number") from None
+        if not files or share <= 0:
+            raise typer.BadParameter(f"--source {text}: expected KIND[:WEIGHT]=FILE[,FILE…], the weight above 0")
+        sources.append(WritingSource(kind, tuple(Path(f) for f in files.split(",")), share))
+    run = _settings(out, minutes, steps, seed, device, threads)
+    train(WriteSettings(run, tokenizer, init, sources, decoder_init=decoder, freeze_encoder=not unfreeze))
 
 
 @friendly_errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -113,9 +114,9 @@ def test_questions_land_on_their_answer(tokenizer: Tokenizer, tmp_path: Path) ->
     context = _documents()[2]
     file = tmp_path / "qa.jsonl"
     start = context.index("桂花米酒")
-    answer = '{"text": "桂花米酒", "start": %d}' % start
-    row = '{"question": "买什么？", "context": "%s", "answers": [%s], "answerable": true}'
-    file.write_text(row % (context.replace("\n", "\\n"), answer) + "\n", encoding="utf-8")
+    answer = {"text": "桂花米酒", "start": start}
+    row = {"question": "买什么？", "context": context, "answers": [answer], "answerable": True}
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     questions, passages = load_questions([file], tokenizer)
     assert passages == [context]
     sampler = QuestionSampler(questions, None, [], tokenizer.is_content, seed=0)
