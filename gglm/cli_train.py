@@ -155,6 +155,7 @@ def finetune(
     init: Annotated[Path | None, typer.Option(help="checkpoint.pt of a run to start from.")] = None,
     preset: Preset = "small",
     shards: Annotated[Path | None, typer.Option(help="Mix in recurring-span examples from these shards.")] = None,
+    mixed: Annotated[float, typer.Option(min=0, max=0.9, help="Share of rows that come from the shards.")] = 0.33,
     vectors: Vectors = None,
     dev: Annotated[list[Path] | None, typer.Option(help="Questions to score on while training.")] = None,
     seed: Seed = 0,
@@ -169,7 +170,9 @@ def finetune(
     if not files:
         raise typer.BadParameter("name at least one file of questions")
     run = _settings(out, minutes, steps, seed, device, threads)
-    settings = FinetuneSettings(run, tokenizer, files, shards, vectors, init, preset=_preset(preset), dev=dev or [])
+    settings = FinetuneSettings(
+        run, tokenizer, files, shards, vectors, init, preset=_preset(preset), pretraining=mixed, dev=dev or []
+    )
     train(settings)
 
 
