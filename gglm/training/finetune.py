@@ -20,9 +20,11 @@ from gglm.tokenizer import Tokenizer
 from gglm.training import vectors
 from gglm.training.corpus import Shards, read_jsonl
 from gglm.training.optim import make_optimizers
+from gglm.training.precision import fastest_dtype
 from gglm.training.reading import QuestionSampler, hard_distractors, load_questions, longest_first
 from gglm.training.spans import Example, Lexicon, pretraining_example
 from gglm.training.trainer import RunSettings, Trainer, data_hashes
+from gglm.weights import load as load_weights
 
 
 @dataclass
@@ -57,22 +59,27 @@ class FinetuneSettings:
 def fresh_model(
     preset: str, tokenizer: Tokenizer, vector_file: Path | None = None, seed: int = 0, **changes: Any
 ) -> ChatGGLM:
-    """A new model of a preset, its embeddings from vectors if given; computes in bf16."""
+    """A new model of a preset, its embeddings from vectors if given; computes in `fastest_dtype`."""
     torch.manual_seed(seed)
     values = {**PRESETS[preset].to_dict(), **changes, "vocab_size": (len(tokenizer) + 63) // 64 * 64}
     model = ChatGGLM(GGLMConfig.from_dict(values))
     if vector_file:
         vectors.start_from(model, dict(np.load(vector_file)))
-    model.compute_dtype = torch.bfloat16
+    model.compute_dtype = fastest_dtype()
     return model
 
 
-def from_checkpoint(checkpoint: Path, **changes: Any) -> ChatGGLM:
-    """The EMA model of a `Trainer` checkpoint; computes in bf16."""
-    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    model = ChatGGLM(GGLMConfig.from_dict({**state["config"], **changes}))
-    model.load_state_dict(state["ema"])
-    model.compute_dtype = torch.bfloat16
+def from_checkpoint(path: Path, **changes: Any) -> ChatGGLM:
+    """The EMA model of a `Trainer` checkpoint, or the model of a weights folder; computes in `fastest_dtype`."""
+    if path.is_dir():
+        source = load_weights(path).model
+        config, state = source.config.to_dict(), source.state_dict()
+    else:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        config, state = saved["config"], saved["ema"]
+    model = ChatGGLM(GGLMConfig.from_dict({**config, **changes}))
+    model.load_state_dict(state)
+    model.compute_dtype = fastest_dtype()
     return model
 
 

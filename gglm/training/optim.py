@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gglm.training.precision import fastest_dtype
+
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(x: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices of x (N, rows, columns) by Newton–Schulz iteration, in bf16."""
+    """Nearest semi-orthogonal matrices of x (N, rows, columns) by Newton–Schulz iteration (bf16 is enough)."""
     a, b, c = _NEWTON_SCHULZ
-    x = x.bfloat16()
+    x = x.to(fastest_dtype(x.device.type))
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
