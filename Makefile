@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) -e '.[test,train]'
+	$(PIP) -e '.[test,train,onnx]'
 	@touch $@
 
 install: $(VENV)/.installed ## Create .venv and install ChatGGLM into it
