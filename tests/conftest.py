@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgres import NoPostgres, PostgresServer
+
 ROOT = Path(__file__).resolve().parent.parent
 _SCRATCH = tempfile.TemporaryDirectory(prefix="chatgglm-tests-")
 _NETWORK_LOG = Path(_SCRATCH.name) / "network.log"
@@ -56,6 +58,26 @@ def blocked_attempts() -> Iterator[Path]:
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the suite's own; skips where its programs are not installed."""
+    try:
+        server = PostgresServer()
+    except NoPostgres as reason:
+        pytest.skip(f"PostgreSQL: {reason}")
+    with server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """``Settings.database_url`` of an empty database: the test runs on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'chatgglm.db'}"
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.database()
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def pins() -> dict[str, str]:
 def test_direct_dependencies_are_bounded_and_pinned_within_the_bounds() -> None:
     pinned = pins()
     extras = project()["optional-dependencies"]
-    for text in [*project()["dependencies"], *extras["test"], *extras["train"]]:
+    for text in [*project()["dependencies"], *(text for extra in extras.values() for text in extra)]:
         requirement = Requirement(text)
         operators = {specifier.operator for specifier in requirement.specifier}
         assert {">=", "<"} <= operators, text
