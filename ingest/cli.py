@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
-    """Adds `ingest` to the app."""
+    """Adds `ingest` to the app, and what measures to the group ``eval``."""
+    from ingest import cli_eval
+
     app.command("ingest")(ingest)
+    cli_eval.register(app, groups)
 
 
 @friendly_errors
@@ -30,7 +33,9 @@ def ingest(
     include: Annotated[list[str] | None, typer.Option(help="Only files like this (*.pdf); repeatable.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files like this (drafts/*); repeatable.")] = None,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Parsing processes; 0: one a processor, at most 4.")] = 0,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds for parsing one document; 60 more a MB.")] = 180.0,
+    timeout: Annotated[
+        float | None, typer.Option(min=1, help="Seconds for parsing one document, before those for its size.")
+    ] = None,
 ) -> None:
     """Put documents into a knowledge base.
 

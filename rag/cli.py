@@ -1,13 +1,13 @@
-"""`chatgglm search | ask | chat | eval retrieval | eval answers`."""
+"""`chatgglm search | ask | chat`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gglm.console import err_console, friendly_errors, print_json, progress, write_stdout
+from gglm.console import err_console, friendly_errors, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,6 @@ def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
     app.command()(search)
     app.command()(ask)
     app.command()(chat)
-    groups["eval"].command("retrieval")(eval_retrieval)
-    groups["eval"].command("answers")(eval_answers)
     cli_kb.register(app, groups)
 
 
@@ -112,100 +110,6 @@ def chat(kb: Kb = "default") -> None:
         turns += [Turn("user", line.strip()), Turn("assistant", answer.answer)]
 
 
-@friendly_errors
-def eval_retrieval(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help='JSON lines (also .zst) with "question" and "context".', exists=True, dir_okay=False
-        ),
-    ],
-    dense: Annotated[bool, typer.Option(help="Score the embedder and the hybrid too.")] = True,
-    as_json: Json = False,
-) -> None:
-    """Recall@k and MRR over the distinct contexts of a file: lexical, dense, hybrid."""
-    from rag.evaluation.retrieval import evaluate
-    from rag.evaluation.rows import read_rows
-    from rag.index.lexical import Bm25Index
-    from rag.index.vectors import FaissStore
-    from rag.settings import get_settings
-
-    embedder = None
-    if dense:
-        from rag.embedders import load_embedder
-
-        embedder = load_embedder(get_settings().embedder)
-    vectors = FaissStore(embedder.dim) if embedder is not None else None
-    with progress() as bar:
-        tasks: dict[str, Any] = {}
-
-        def step(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
-
-        report = evaluate(read_rows(file), embedder, Bm25Index(), vectors, step)
-    if as_json:
-        print_json(report)
-        return
-    rows = [(name, report[name]) for name in ("lexical", "dense", "hybrid") if name in report]
-    columns = ["r@1", "r@5", "r@10", "mrr", "ndcg@10"]
-    _print_table(
-        f"{report['questions']} questions, {report['contexts']} contexts",
-        ["", *columns],
-        [[name, *(f"{scores[c]:.4f}" for c in columns)] for name, scores in rows],
-    )
-
-
-@friendly_errors
-def eval_answers(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help='JSON lines (also .zst) with "question", "doc" (null: not answered) and "answers".',
-            exists=True,
-            dir_okay=False,
-        ),
-    ],
-    kb: Kb = "default",
-    as_json: Json = False,
-) -> None:
-    """Right answers with a right citation, refusals and latency over a knowledge base."""
-    from rag.evaluation.answers import evaluate, questions
-    from rag.evaluation.rows import read_rows
-
-    items = questions(read_rows(file))
-    service = _service()
-    service.answerer.retriever.generation(kb)
-    with progress() as bar:
-        task = bar.add_task("asking", total=len(items))
-        report = evaluate(service.answerer, items, kb, lambda done, _: bar.update(task, completed=done))
-    if as_json:
-        print_json(report)
-    else:
-        _print_table("Answers", ["", ""], [[name, value] for name, value in headline(report)])
-    if report["failed"]:
-        raise typer.Exit(1)
-
-
-def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """The figures of an answer report that are read first."""
-    answerable, unanswerable = report["answerable"], report["unanswerable"]
-    latency = report["latency_ms"]
-    return [
-        (
-            "answerable: right, cited into the right document",
-            f"{answerable['right']} % of {answerable['count']}",
-        ),
-        ("answerable: refused", f"{answerable['refused']} %"),
-        ("answerable: gold document retrieved", f"{answerable['retrieved']} %"),
-        ("unanswerable: refused", f"{unanswerable['refused']} % of {unanswerable['count']}"),
-        ("citation precision", f"{report['citations']['precision']} %"),
-        ("refusal AUROC", f"{report['refusal']['auroc']}"),
-        ("latency p50 / p95", f"{latency['p50']} / {latency['p95']} ms"),
-    ]
-
-
 def _service() -> Service:
     from rag.service import get_service
     from rag.settings import get_settings
@@ -278,18 +182,3 @@ def _print_passages(passages: Sequence[Passage]) -> None:
         console.print(Text(f"{rank}. {where}{heading}  {passage.score:.3f}", style="bold"))
         text = " ".join(passage.text.split())
         console.print(Text(f"   {text[:200]}{'…' if len(text) > 200 else ''}"))
-
-
-def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=120)
-    with console.capture() as captured:
-        console.print(table)
-    write_stdout(captured.get())

@@ -13,6 +13,10 @@ asker's words (types ``yesno`` and ``abstractive``) are judged by the same rule;
 answer can rarely pass it, ``evidence_found`` is reported beside it: the gold ``evidence`` overlaps
 the cited quotes by F1 0.6, or holds them or is held by them. A question without a gold document
 is right when it is refused.
+
+Citation precision is the mean share of an answer's citations that point into the gold document;
+citation recall the share of answered questions one of whose citations meets the gold evidence. The
+risk–coverage curve says how often the surest answers are wrong (by ``right``), the surest first.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-from gglm.metrics import auroc, exact_match, f1, risk_coverage
+from gglm.metrics import RiskCoverage, auroc, exact_match, f1, risk_coverage
 from rag.calibrate import calibrate
 from rag.errors import ChatGGLMError, InvalidInput
 from rag.text import key, numbers
@@ -68,6 +72,7 @@ class Verdict:
     right_answer: bool
     right_document: bool
     retrieved: bool
+    evidence: bool
     evidence_found: bool
     right: bool
     citations: int
@@ -139,6 +144,7 @@ def judge(question: Question, answer: Answer) -> Verdict:
         right_answer=right_text,
         right_document=bool(in_document),
         retrieved=any(same_document(p.path, question.doc) for p in answer.passages),
+        evidence=bool(key(question.evidence)),
         evidence_found=any(_overlaps(c.quote, question.evidence) for c in in_document),
         right=(right_text and bool(in_document)) if gold else not answer.answerable,
         citations=len(answer.citations),
@@ -208,17 +214,24 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "unanswerable": {"count": len(none), "refused": _percent(not v.answerable for v in none)},
         "citations": {
             "count": sum(v.citations for v in verdicts),
-            "precision": _percent(
-                share for v in answered if v.citations for share in [v.citations_right / v.citations]
-            ),
+            "precision": _percent(v.citations_right / v.citations for v in answered if v.citations),
+            "recall": _percent(v.evidence_found for v in answered if v.evidence),
         },
         "refusal": {
             "auroc": _number(auroc([v.p_answerable for v in gold], [v.p_answerable for v in none])),
             "risk_coverage_area": _number(curve.area) if curve else None,
+            "risk_coverage": _points(curve) if curve else [],
             "calibrated": _calibrated(gold, none),
         },
         "latency_ms": percentiles([v.latency_ms for v in verdicts]),
     }
+
+
+def _points(curve: RiskCoverage, count: int = 50) -> list[list[float]]:
+    """At most ``count`` points (coverage, risk) of the curve, its end among them."""
+    total = len(curve.risk)
+    at = sorted({round((i + 1) * total / min(count, total)) - 1 for i in range(min(count, total))})
+    return [[round(float(curve.coverage[i]), 4), round(float(curve.risk[i]), 4)] for i in at]
 
 
 def _calibrated(gold: Sequence[Verdict], none: Sequence[Verdict]) -> dict[str, float | None] | None:
@@ -227,6 +240,23 @@ def _calibrated(gold: Sequence[Verdict], none: Sequence[Verdict]) -> dict[str, f
         return None
     fitted = calibrate([v.p_answerable for v in gold], [v.p_answerable for v in none])
     return {name: _number(value) for name, value in asdict(fitted).items() if name != "auroc"}
+
+
+def headline(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """The figures of an answer report that are read first."""
+    answerable, unanswerable, citations = report["answerable"], report["unanswerable"], report["citations"]
+    latency, refusal = report["latency_ms"], report["refusal"]
+    return [
+        ("answerable: right, cited into the right document", f"{answerable['right']} % of {answerable['count']}"),
+        ("answerable: EM / F1", f"{answerable['exact_match']} / {answerable['f1']} %"),
+        ("answerable: refused", f"{answerable['refused']} %"),
+        ("answerable: gold document retrieved", f"{answerable['retrieved']} %"),
+        ("unanswerable: refused", f"{unanswerable['refused']} % of {unanswerable['count']}"),
+        ("citation precision / recall", f"{citations['precision']} / {citations['recall']} %"),
+        ("refusal AUROC", f"{refusal['auroc']}"),
+        ("risk–coverage area (lower is better)", f"{refusal['risk_coverage_area']}"),
+        ("latency p50 / p95", f"{latency['p50']} / {latency['p95']} ms"),
+    ]
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:

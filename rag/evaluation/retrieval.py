@@ -1,20 +1,27 @@
-"""Retrieval measured: does the context of a question come back, and at which rank?"""
+"""Retrieval measured: does the context of a question come back, and at which rank?
+
+`evaluate` indexes the contexts of a file of questions and compares the legs of the search;
+`evaluate_search` asks a knowledge base, just as a user's question would.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from rag.errors import InvalidInput
-from rag.evaluation.answers import percentiles
+from rag.evaluation.answers import Question, percentiles, same_document
 from rag.ports import Embedder, LexicalIndex, VectorStore
 from rag.retrieve import by_id, fuse
+from rag.text import key
+from rag.types import Passage
 
 CUTS = (1, 5, 10)
+MEASURES = (*(f"r@{k}" for k in CUTS), "mrr@10", "ndcg@10")
 DEPTH = 30
 """Results of each index that enter the fusion, as in `Settings.candidates`."""
 
@@ -24,9 +31,9 @@ def recall_at(ranked: Sequence[int], relevant: Collection[int], k: int) -> float
     return len(set(ranked[:k]) & set(relevant)) / len(relevant) if relevant else 0.0
 
 
-def reciprocal_rank(ranked: Sequence[int], relevant: Collection[int]) -> float:
-    """1 / rank of the first relevant id, 0 where none comes back."""
-    return next((1 / rank for rank, i in enumerate(ranked, start=1) if i in relevant), 0.0)
+def reciprocal_rank(ranked: Sequence[int], relevant: Collection[int], k: int = 10) -> float:
+    """1 / rank of the first relevant id among the first ``k``, 0 where none comes back."""
+    return next((1 / rank for rank, i in enumerate(ranked[:k], start=1) if i in relevant), 0.0)
 
 
 def ndcg_at(ranked: Sequence[int], relevant: Collection[int], k: int) -> float:
@@ -37,13 +44,72 @@ def ndcg_at(ranked: Sequence[int], relevant: Collection[int], k: int) -> float:
 
 
 def scores(rankings: Sequence[Sequence[int]], relevant: Sequence[Collection[int]]) -> dict[str, float]:
-    """Mean R@1, R@5, R@10, MRR and nDCG@10 over queries, each 0…1."""
+    """Mean R@1, R@5, R@10, MRR@10 and nDCG@10 over queries, each 0…1."""
     pairs = list(zip(rankings, relevant, strict=True))
     count = max(1, len(pairs))
     report = {f"r@{k}": sum(recall_at(r, g, k) for r, g in pairs) / count for k in CUTS}
-    report["mrr"] = sum(reciprocal_rank(r, g) for r, g in pairs) / count
+    report["mrr@10"] = sum(reciprocal_rank(r, g) for r, g in pairs) / count
     report["ndcg@10"] = sum(ndcg_at(r, g, 10) for r, g in pairs) / count
     return {name: round(value, 4) for name, value in report.items()}
+
+
+class Searcher(Protocol):
+    """What searches a knowledge base: `rag.retrieve.Retriever`."""
+
+    def search(self, question: str, kb: str = "default", k: int = 10, *, rerank: bool = True) -> list[Passage]: ...
+
+
+def evaluate_search(
+    searcher: Searcher,
+    items: Iterable[Question],
+    kb: str = "default",
+    rerank: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Search with every question that has a document: is that document found, and the passage?
+
+    ``documents`` ranks the documents of the ten best passages, each by its first one. ``passages``
+    ranks passages; the right one is the first of the gold document that holds the evidence or an
+    answer, punctuation and spaces aside.
+
+    Raises:
+        InvalidInput: no question has a document.
+        NotFound: there is no such knowledge base.
+    """
+    asked = [item for item in items if item.doc is not None]
+    if not asked:
+        raise InvalidInput('No question names its document in "doc".')
+    by_document: list[list[int]] = []
+    by_passage: list[list[int]] = []
+    times = []
+    for done, item in enumerate(asked, start=1):
+        start = time.perf_counter()
+        found = searcher.search(item.question, kb, 10, rerank=rerank)
+        times.append(1000 * (time.perf_counter() - start))
+        documents = list(dict.fromkeys(p.path for p in found))
+        by_document.append([int(same_document(path, item.doc)) for path in documents])
+        by_passage.append([int(_holds(p, item)) for p in found])
+        if progress is not None:
+            progress(done, len(asked))
+    return {
+        "questions": len(asked),
+        "reranked": rerank,
+        "documents": _first_hits(by_document),
+        "passages": _first_hits(by_passage),
+        "latency_ms": percentiles(times),
+    }
+
+
+def _holds(passage: Passage, item: Question) -> bool:
+    if not same_document(passage.path, item.doc):
+        return False
+    held = key(passage.text)
+    return any(wanted in held for text in (item.evidence, *item.answers) if (wanted := key(text)))
+
+
+def _first_hits(hits: Sequence[Sequence[int]]) -> dict[str, float]:
+    """`scores` where the first hit of each list of 0 and 1 is the one relevant result."""
+    return scores([list(range(len(row))) for row in hits], [{row.index(1)} if 1 in row else {-1} for row in hits])
 
 
 def questions_and_contexts(rows: Iterable[dict[str, Any]]) -> tuple[list[str], list[int], list[str]]:

@@ -31,7 +31,7 @@ def test_rank_measures_on_a_known_ranking() -> None:
         "r@1": 0.5,
         "r@5": 1.0,
         "r@10": 1.0,
-        "mrr": 0.75,
+        "mrr@10": 0.75,
         "ndcg@10": pytest.approx((1 + 0.63093) / 2, abs=1e-4),
     }
 

@@ -1,0 +1,130 @@
+"""`chatgglm eval retrieval | answers` over labelled files and folders, with the real reader and indexes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ingest import cli_eval
+from ingest.evaluation import labelled
+from rag.errors import InvalidInput
+
+CONTEXTS = ["长江全长六千三百公里，是亚洲最长的河。", "黄河流经九个省区，最后注入渤海。", "泰山位于山东省中部。"]
+QUESTIONS = ["长江有多长", "黄河注入什么海", "泰山在哪"]
+DOCUMENTS = {
+    "考勤制度.md": "# 考勤制度\n\n## 年假\n\n员工连续工作满一年的，每年享受带薪年假五天。\n\n"
+    "## 病假\n\n病假须提交医院证明，病假工资按八成发放。\n",
+    "星河耳机.txt": "星河耳机的防水等级为IPX4。\n星河耳机的保修期为两年。\n",
+}
+ASKED: list[dict[str, Any]] = [
+    {"id": "1", "doc": "考勤制度.md", "question": "病假工资按几成发放？", "answers": ["八成"], "evidence": "八成"},
+    {"id": "2", "doc": "星河耳机.txt", "question": "星河耳机的保修期是多久？", "answers": ["两年"]},
+    {"id": "3", "doc": None, "question": "公司年会在哪个城市举办", "answers": [], "type": "unanswerable"},
+]
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    made, group = typer.Typer(), typer.Typer()
+    cli_eval.register(made, {"eval": group})
+    made.add_typer(group, name="eval")
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "labelled"
+    (made / "docs").mkdir(parents=True)
+    for name, text in DOCUMENTS.items():
+        (made / "docs" / name).write_text(text, encoding="utf-8")
+    write(made / "questions.jsonl", ASKED)
+    return made
+
+
+def write(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return file
+
+
+def run(app: typer.Typer, *arguments: str) -> Any:
+    return CliRunner().invoke(app, ["eval", *arguments])
+
+
+def document(result: Any) -> Any:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_a_folder_is_ingested_and_asked(app: typer.Typer, folder: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "curve.svg"
+    report = document(run(app, "answers", str(folder), "--plot", str(picture), "--json"))
+    assert (report["count"], report["answerable"]["count"], report["failed"]) == (3, 2, [])
+    assert report["answerable"]["retrieved"] == 100.0
+    assert report["citations"]["precision"] in (100.0, None)
+    assert [len(point) for point in report["refusal"]["risk_coverage"]] == [2, 2]
+    assert "<svg" in picture.read_text(encoding="utf-8")
+    assert [q["id"] for q in report["questions"]] == ["1", "2", "3"]
+
+
+def test_a_folder_is_searched(app: typer.Typer, folder: Path) -> None:
+    report = document(run(app, "retrieval", str(folder), "--json"))
+    assert report["questions"] == 2, "what is answered nowhere cannot be found"
+    assert report["documents"]["r@1"] == report["passages"]["r@5"] == 1.0
+    shown = run(app, "retrieval", str(folder), "--no-rerank").stdout
+    assert "passages" in shown
+    assert "mrr@10" in shown
+
+
+def test_the_contexts_of_a_file_become_documents(tmp_path: Path) -> None:
+    rows = [
+        {"question": q, "context": c, "answers": [{"text": c[:2], "start": 0}]}
+        for q, c in zip(QUESTIONS, CONTEXTS, strict=True)
+    ]
+    rows.append({"question": "月亮多重", "context": CONTEXTS[0], "answers": [], "type": "unanswerable"})
+    with labelled(write(tmp_path / "rows.jsonl", rows)) as made:
+        home = made.service.settings.home
+        assert sorted(d.path for d in made.job.documents) == ["00001.txt", "00002.txt", "00003.txt"]
+        assert [q.doc for q in made.questions] == ["00001.txt", "00002.txt", "00003.txt", None]
+        assert made.service.retriever.search(QUESTIONS[1])[0].path == "00002.txt"
+    assert not home.exists(), "nothing is left behind"
+
+
+def test_the_legs_of_the_search_are_compared(app: typer.Typer, tmp_path: Path) -> None:
+    rows = [{"question": q, "context": c} for q, c in zip(QUESTIONS, CONTEXTS, strict=True)]
+    file = write(tmp_path / "rows.jsonl", rows)
+    report = document(run(app, "retrieval", str(file), "--no-dense", "--json"))
+    assert (report["questions"], report["contexts"]) == (3, 3)
+    assert report["lexical"]["r@1"] == 1.0
+    assert "dense" not in report
+    assert "lexical" in run(app, "retrieval", str(file), "--no-dense").stdout
+
+
+def test_what_cannot_be_measured_is_told(app: typer.Typer, tmp_path: Path) -> None:
+    for arguments in (["answers", str(tmp_path)], ["retrieval", str(tmp_path)]):
+        result = run(app, *arguments)
+        assert result.exit_code == 1
+        assert "questions.jsonl" in result.stderr
+        assert "Traceback" not in result.output
+    assert run(app, "answers", str(tmp_path / "none")).exit_code == 2
+    bad = write(tmp_path / "bad.jsonl", [{"context": "", "question": "甲？"}])
+    assert "Row 1" in run(app, "answers", str(bad)).stderr
+    write(tmp_path / "questions.jsonl", ASKED)
+    with pytest.raises(InvalidInput, match="no document"), labelled(tmp_path):
+        pass
+
+
+def test_a_file_of_documents_questions_is_asked_of_a_knowledge_base(
+    app: typer.Typer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with labelled(folder) as made:
+        monkeypatch.setattr(cli_eval, "_service", lambda: made.service)
+        file = str(folder / "questions.jsonl")
+        assert document(run(app, "answers", file, "--json"))["answerable"]["retrieved"] == 100.0
+        assert document(run(app, "retrieval", file, "--kb", "default", "--json"))["documents"]["r@1"] == 1.0
+        assert "nowhere" in run(app, "answers", file, "--kb", "nowhere").stderr
