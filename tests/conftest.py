@@ -87,5 +87,3 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/data, which lies beside the checkout of developers only")
     return folder
-
-
