@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gglm.model import NEGATIVE, Batch, ChatGGLM
-from gglm.tokenizer import BOS, PAD
+from gglm.model import NEGATIVE, ChatGGLM, Memory
+from gglm.tokenizer import BOS, FIRST_TASK, PAD
 from gglm.training.spans import Example
 
 
@@ -22,7 +22,7 @@ class TrainBatch:
     tokens, segments, matches int64 (B, L); allowed bool (B, L); slots int64 (B, M), asked bool
     (B, M); starts, ends bool (B, M, L): right positions; masked int64 (N, 2) row and position, labels
     int64 (N,); relevant float32 (B,), −1 = not asked; targets int64 (B, T) [BOS] … [EOS] or (B, 0);
-    copyable bool (B, L).
+    copyable bool (B, L); group int64 (B,): rows of one number are passages of one question.
     """
 
     tokens: Tensor
@@ -38,6 +38,7 @@ class TrainBatch:
     relevant: Tensor
     targets: Tensor
     copyable: Tensor
+    group: Tensor
 
     def to(self, device: str | torch.device) -> TrainBatch:
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
@@ -71,6 +72,7 @@ def collate(examples: Sequence[Example]) -> TrainBatch:
         t(tokens), t(segments), t(matches), t(allowed), t(slot), t(asked), t(starts), t(ends), t(masked),
         t(np.concatenate([e.labels for e in examples])),
         torch.tensor([e.relevant for e in examples], dtype=torch.float32), t(targets), t(copyable),
+        t(np.cumsum([not e.same_question for e in examples]) - 1),
     )  # fmt: skip
 
 
@@ -79,37 +81,99 @@ def losses(model: ChatGGLM, batch: TrainBatch, teacher_forcing_ratio: float = 1.
 
     span: −log of the probability mass on right starts and ends (halved sum); masked: cross-entropy of
     masked tokens; relevance: binary cross-entropy; write: cross-entropy of the decoder's tokens.
-    ``hit`` counts slots whose best start and end are both right.
+    ``hit`` counts slots (questions) whose best start and end are both right.
     """
     hidden = model.encode(batch.tokens, batch.segments, batch.matches)
     out: dict[str, Tensor] = {}
-    if batch.asked.any():
+    relevance = model.relevance_logits(hidden)
+    judged = batch.relevant >= 0
+    spans = []
+    alone = judged & batch.asked[:, 0] & ~batch.asked[:, 1:].any(-1)
+    if (slots := batch.asked & ~alone[:, None]).any():
         start, end = model.span_head(hidden, batch.slots, batch.allowed)
-        start, end = start[batch.asked], end[batch.asked]
-        right_start, right_end = batch.starts[batch.asked], batch.ends[batch.asked]
-        loss = _mass(start, right_start) + _mass(end, right_end)
-        hit = _hit(start, right_start) & _hit(end, right_end)
-        count = loss.new_tensor(float(len(loss)))
-        out["span"] = torch.stack([loss.sum() / 2, count])
-        out["hit"] = torch.stack([hit.sum().float(), count])
+        spans.append(_slot_loss(start[slots], end[slots], batch.starts[slots], batch.ends[slots]))
+    if alone.any():
+        start, end = model.span_head(hidden[alone], batch.slots[alone, :1], batch.allowed[alone])
+        group = torch.unique_consecutive(batch.group[alone], return_inverse=True)[1]
+        right = batch.starts[alone, 0], batch.ends[alone, 0]
+        spans.append(_shared_norm_loss(start[:, 0], end[:, 0], *right, relevance[alone], group))
+    if spans:
+        loss, hit, count = (torch.stack(parts).sum(0) for parts in zip(*spans, strict=True))
+        out["span"], out["hit"] = torch.stack([loss / 2, count]), torch.stack([hit, count])
     if len(batch.labels):
         logits = model.masked_logits(hidden[batch.masked[:, 0], batch.masked[:, 1]])
         loss = F.cross_entropy(logits, batch.labels, reduction="sum")
         out["masked"] = torch.stack([loss, loss.new_tensor(float(len(batch.labels)))])
-    asked = batch.relevant >= 0
-    if asked.any():
-        logits = model.relevance_logits(hidden)[asked]
-        loss = F.binary_cross_entropy_with_logits(logits, batch.relevant[asked], reduction="sum")
-        out["relevance"] = torch.stack([loss, loss.new_tensor(float(len(logits)))])
+    if judged.any():
+        loss = F.binary_cross_entropy_with_logits(relevance[judged], batch.relevant[judged], reduction="sum")
+        out["relevance"] = torch.stack([loss, judged.sum().float()])
     if batch.targets.shape[1]:
         out["write"] = _write_loss(model, batch, hidden, teacher_forcing_ratio)
     return out
 
 
+def _slot_loss(start: Tensor, end: Tensor, right_start: Tensor, right_end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, hits and count of slots (N, L), each normalised over its own row."""
+    loss = _mass(start, right_start) + _mass(end, right_end)
+    hit = _hit(start, right_start) & _hit(end, right_end)
+    return loss.sum(), hit.sum().float(), loss.new_tensor(float(len(loss)))
+
+
+def _mass(logits: Tensor, right: Tensor) -> Tensor:
+    return -logits.log_softmax(-1).masked_fill(~right, NEGATIVE).logsumexp(-1)
+
+
+def _hit(logits: Tensor, right: Tensor) -> Tensor:
+    return right.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def _shared_norm_loss(
+    start: Tensor, end: Tensor, right_start: Tensor, right_end: Tensor, relevance: Tensor, group: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for questions over several passages and one null together (Clark & Gardner 2018).
+
+    start, end (N, L) with the row's own null at 0; relevance (N,); group (N,) sorted, from 0. Scores are
+    joined as `gglm.reading.merge` joins them: over the row's null, the relevance added to the starts.
+    """
+    by_start = start - start[:, :1] + relevance[:, None]
+    by_end = end - end[:, :1]
+    loss, hit = start.new_zeros(()), torch.ones(int(group[-1]) + 1, dtype=torch.bool, device=start.device)
+    for score, right in ((by_start, right_start), (by_end, right_end)):
+        right = right.clone()
+        right[:, 0] = False
+        score = torch.cat([torch.full_like(score[:, :1], NEGATIVE), score[:, 1:]], 1)
+        found = score.masked_fill(~right, NEGATIVE)
+        every, best = _by_group(score.logsumexp(-1), group), _by_group(score.amax(-1), group)
+        good, best_good = _by_group(found.logsumexp(-1), group), _by_group(found.amax(-1), group)
+        answered = _by_group(right.any(-1).float(), group).amax(-1) > 0
+        null = torch.where(answered, NEGATIVE, 0.0)[:, None]
+        all_mass = torch.cat([every, torch.zeros_like(null)], 1).logsumexp(-1)
+        loss = loss + (all_mass - torch.cat([good, null], 1).logsumexp(-1)).sum()
+        top = best.amax(-1).clamp_min(0)
+        hit &= torch.where(answered, best_good.amax(-1) >= top, best.amax(-1) <= 0)
+    return loss, hit.sum().float(), loss.new_tensor(float(len(hit)))
+
+
+def _by_group(values: Tensor, group: Tensor) -> Tensor:
+    """Row values (N,) to (groups, most rows of a group), filled up with `NEGATIVE`."""
+    rank = _rank(group)
+    out = values.new_full((int(group[-1]) + 1, int(rank.max()) + 1), NEGATIVE)
+    return out.index_put((group, rank), values)
+
+
+def _rank(group: Tensor) -> Tensor:
+    """Number of each row within its group; groups are consecutive."""
+    position = torch.arange(len(group), device=group.device)
+    _, inverse, counts = torch.unique_consecutive(group, return_inverse=True, return_counts=True)
+    return position - (counts.cumsum(0) - counts)[inverse]
+
+
 def _write_loss(model: ChatGGLM, batch: TrainBatch, hidden: Tensor, ratio: float) -> Tensor:
-    source = Batch(batch.tokens, batch.segments, batch.matches, batch.segments.eq(2), {"copyable": batch.copyable})
-    memory = model.memory(source, hidden)
-    inputs, wanted = batch.targets[:, :-1], batch.targets[:, 1:]
+    """Each target is written from all passages of its question (Fusion-in-Decoder)."""
+    asked = batch.targets[:, 0].eq(BOS).nonzero().squeeze(1)
+    memory = _fused(model, batch, hidden, batch.group[asked])
+    targets = batch.targets[asked]
+    inputs, wanted = targets[:, :-1], targets[:, 1:]
     if ratio < 1:
         with torch.no_grad():
             guess = model.decode(inputs, memory).log_probs.argmax(-1)
@@ -121,9 +185,18 @@ def _write_loss(model: ChatGGLM, batch: TrainBatch, hidden: Tensor, ratio: float
     return torch.stack([loss, wanted.ne(PAD).sum().float()])
 
 
-def _mass(logits: Tensor, right: Tensor) -> Tensor:
-    return -logits.log_softmax(-1).masked_fill(~right, NEGATIVE).logsumexp(-1)
+def _fused(model: ChatGGLM, batch: TrainBatch, hidden: Tensor, groups: Tensor) -> Memory:
+    """What the decoder reads for the questions ``groups``: the rows of each end to end."""
+    start, _ = model.span_logits(hidden, batch.segments.eq(2))
+    member = batch.group[None].eq(groups[:, None])  # (questions, rows)
+    order = member.int().argsort(dim=1, descending=True, stable=True)[:, : int(member.sum(1).max())]
+    present = member.gather(1, order)
 
+    def join(x: Tensor) -> Tensor:
+        return x[order].flatten(1, 2)
 
-def _hit(logits: Tensor, right: Tensor) -> Tensor:
-    return right.gather(-1, logits.argmax(-1, keepdim=True)).squeeze(-1)
+    readable = join(batch.tokens.ne(PAD)) & present.repeat_interleave(batch.tokens.shape[1], 1)
+    start = join(start).masked_fill(~readable, NEGATIVE)
+    answering = batch.tokens[order[:, 0], 0].eq(FIRST_TASK)[:, None]  # only 问答 has a span head's say
+    first = start.log_softmax(-1).detach() * answering
+    return Memory(join(hidden), join(batch.tokens), readable, join(batch.copyable) & readable, first)

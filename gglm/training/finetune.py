@@ -21,9 +21,10 @@ from gglm.training import vectors
 from gglm.training.corpus import Shards, read_jsonl
 from gglm.training.optim import make_optimizers
 from gglm.training.precision import fastest_dtype
-from gglm.training.reading import QuestionSampler, hard_distractors, load_questions, longest_first
+from gglm.training.reading import Passages, QuestionSampler, hard_distractors, load_questions, micro_batches
 from gglm.training.spans import Example, Lexicon, pretraining_example
 from gglm.training.trainer import RunSettings, Trainer, data_hashes
+from gglm.training.writing import WritingSampler, WritingSource, heldout_loss
 from gglm.weights import load as load_weights
 
 
@@ -31,8 +32,10 @@ from gglm.weights import load as load_weights
 class FinetuneSettings:
     """What to train on and how.
 
-    questions: CMRC-like JSON lines; pretraining: share of rows that are recurring-span examples (needs
-    ``shards``); crop: tokens of an input for the first ``1 - full`` of the run, ``window`` after it.
+    questions: CMRC-like JSON lines; passages: what they are read over; pretraining: share of rows that are
+    recurring-span examples (needs ``shards``); crop: tokens of an input for the first ``1 - full`` of the
+    run, ``window`` after it; answers: share of questions whose answer the decoder writes too; writing:
+    other tasks of the decoder, ``groups`` micro-batches of them a step.
     """
 
     run: RunSettings
@@ -51,9 +54,13 @@ class FinetuneSettings:
     lr: float = 1.5e-3
     muon_lr: float = 0.015
     dropout: float = 0.1
-    distractor: float = 0.12
+    passages: Passages = field(default_factory=Passages)
+    answers: float = 0.0
+    writing: Sequence[WritingSource] = ()
+    groups: int = 1
     dev: list[Path] = field(default_factory=list)
     dev_rows: int = 300
+    dev_writing: Sequence[WritingSource] = ()
 
 
 def fresh_model(
@@ -91,12 +98,13 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
     encoded = [tokenizer.encode(p).astype(np.int64) for p in passages]
     seed = settings.run.seed
     distractors = None
-    if settings.distractor and len(passages) > 8:
+    if len(passages) > 8:
         texts = [tokenizer.decode(q.question) for q in questions]
         distractors = hard_distractors(texts, passages, [q.context for q in questions])
     sampler = QuestionSampler(
-        questions, distractors, encoded, tokenizer.is_content, seed, distractor=settings.distractor
+        questions, distractors, encoded, tokenizer.is_content, seed, settings.passages, write=settings.answers
     )
+    writing = WritingSampler(settings.writing, tokenizer, seed) if settings.writing else None
     shards = Shards(settings.shards) if settings.shards else None
     lexicon = Lexicon.build(tokenizer, shards) if shards else None
     plain = round(settings.rows * settings.pretraining) if shards else 0
@@ -104,12 +112,15 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
 
     def stream(step: int, progress: float) -> list[list[Example]]:
         size = settings.crop if progress < 1 - settings.full else settings.window
-        rows = longest_first(sampler.example(step * labelled + i, size) for i in range(labelled))
+        rows = [sampler.example(step * labelled + i, size) for i in range(labelled)]
         rng = np.random.default_rng([seed, 13, step])
         if shards is not None and lexicon is not None:
-            rows += [pretraining_example(shards, lexicon, rng, settings.crop + 32) for _ in range(plain)]
+            rows += [[pretraining_example(shards, lexicon, rng, settings.crop + 32)] for _ in range(plain)]
         step_micro = settings.micro if size == settings.crop else max(1, settings.micro // 2)
-        return [rows[i : i + step_micro] for i in range(0, len(rows), step_micro)]
+        batches = micro_batches(rows, step_micro)
+        if writing is not None:
+            batches += writing.batch(step, settings.micro, settings.groups)
+        return batches
 
     return stream
 
@@ -177,13 +188,17 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         model = from_checkpoint(settings.init, **changes)
     else:
         model = fresh_model(settings.preset, tokenizer, settings.vectors, settings.run.seed, **changes)
+    looks = [make_evaluation(settings.dev, tokenizer, settings.dev_rows)] if settings.dev else []
+    if settings.dev_writing:
+        looks.append(heldout_loss(settings.dev_writing, tokenizer))
+    files = [*settings.questions, *(f for s in settings.writing for f in s.files)]
     trainer = Trainer(
         model,
         make_optimizers(model, settings.lr, settings.muon_lr),
         make_stream(settings, tokenizer),
-        {"span": 1.0, "masked": 0.4, "relevance": 0.3},
+        {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.5},
         settings.run,
-        make_evaluation(settings.dev, tokenizer, settings.dev_rows) if settings.dev else None,
-        {"data": data_hashes(settings.questions), "finetune": {k: str(v) for k, v in vars(settings).items()}},
+        (lambda model: {k: v for look in looks for k, v in look(model).items()}) if looks else None,
+        {"data": data_hashes(files), "finetune": {k: str(v) for k, v in vars(settings).items()}},
     )
     return trainer.run()

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from gglm.tasks import MAX_QUESTION, MAX_TITLE, Array, Mask, layout
-from gglm.tokenizer import Tokenizer
+from gglm.tokenizer import EOS, Tokenizer
 from gglm.training.corpus import read_jsonl
 from gglm.training.spans import Example
+
+MAX_TARGET = 96
+"""Tokens that the decoder has to write at most, [EOS] included."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Question:
     span: tuple[int, int] | None
     context: int
     """Number of the passage among the distinct ones, to keep it out of its own distractors."""
+    answer: Array
+    """What the decoder has to write, without [EOS]; empty: nothing."""
 
 
 def answer_span(row: dict[str, Any]) -> tuple[int, int] | None:
@@ -67,8 +72,11 @@ def load_questions(files: Sequence[Path], tokenizer: Tokenizer) -> tuple[list[Qu
                 if not first <= last < len(ids):
                     continue
                 where = (first, last)
-            question, title = tokenizer.encode(row["question"]), tokenizer.encode(row.get("title") or "")
-            out.append(Question(question.astype(np.int64), title.astype(np.int64), ids, where, number))
+            answer = row["answers"][0]["text"] if where and row.get("answers") else ""
+            question, title, target = (
+                tokenizer.encode(text).astype(np.int64) for text in (row["question"], row.get("title") or "", answer)
+            )
+            out.append(Question(question, title, ids, where, number, target))
     return out, list(numbers)
 
 
@@ -87,13 +95,27 @@ def hard_distractors(questions: Sequence[str], passages: Sequence[str], own: Seq
     return nearest
 
 
+@dataclass(frozen=True)
+class Passages:
+    """How often a question is read over what; shares of the answered questions, the rest: its own passage.
+
+    beside: its own passage and one or two others, one softmax over all of them; instead: only another
+    one, so that «no answer» is right; elsewhere: share of those others that are a part of the same
+    document without the answer, where there is one (else a hard distractor is taken).
+    """
+
+    beside: float = 0.2
+    instead: float = 0.12
+    elsewhere: float = 0.5
+
+
 class QuestionSampler:
     """Examples by number, the same for the same seed: epoch after epoch in a fresh order.
 
     Args:
         size: tokens of an input at most; longer passages are cropped around the answer at random.
-        distractor: share of examples whose passage is swapped for a hard distractor (null is right).
-        no_title: share of examples that lose their title.
+        no_title: share of questions that lose their title.
+        write: share of questions whose answer the decoder has to write.
     """
 
     def __init__(
@@ -103,12 +125,13 @@ class QuestionSampler:
         passages: Sequence[Array],
         content: Mask,
         seed: int,
-        distractor: float = 0.12,
+        mix: Passages | None = None,
         no_title: float = 0.3,
+        write: float = 0.0,
     ) -> None:
         self.questions, self.distractors, self.passages = questions, distractors, passages
         self.content, self.seed = content, seed
-        self.distractor, self.no_title = distractor, no_title
+        self.mix, self.no_title, self.write = mix or Passages(), no_title, write
         self._order: tuple[int, Array] = (-1, np.zeros(0, np.int64))
 
     def order(self, epoch: int) -> Array:
@@ -116,20 +139,61 @@ class QuestionSampler:
             self._order = (epoch, np.random.default_rng([self.seed, 7, epoch]).permutation(len(self.questions)))
         return self._order[1]
 
-    def example(self, number: int, size: int) -> Example:
-        """Example ``number`` (any count from 0), at most ``size`` tokens long."""
+    def example(self, number: int, size: int) -> list[Example]:
+        """Question ``number`` (any count from 0) with each passage that it is read over.
+
+        ``size``: tokens of one input at most; several passages get three quarters of it each.
+        """
         rng = np.random.default_rng([self.seed, 11, number])
         epoch, index = divmod(number, len(self.questions))
         which = int(self.order(epoch)[index])
         q = self.questions[which]
-        passage, span = q.passage, q.span
-        if self.distractors is not None and span is not None and rng.random() < self.distractor:
-            passage = self.passages[int(rng.choice(self.distractors[which]))]
-            span = None
         title = q.title[:MAX_TITLE] if rng.random() >= self.no_title else q.title[:0]
+        dice = rng.random() if q.span is not None else 1.0
+        own, others = dice >= self.mix.instead, 0
+        if not own:
+            others = 1
+        elif dice < self.mix.instead + self.mix.beside:
+            others = 1 + int(rng.random() < 0.4)
+        if others and own:
+            size = size * 3 // 4
         room = size - min(len(q.question), MAX_QUESTION) - len(title) - 4
-        passage, span = crop(passage, span, room, rng)
-        return reading_example(q.question, title, passage, span, self.content)
+        read: list[tuple[Array, tuple[int, int] | None]] = [crop(q.passage, q.span, room, rng)] if own else []
+        for _ in range(others):
+            if (other := self._other(which, room, rng)) is not None:
+                read.append((other, None))
+        if not read:
+            read = [crop(q.passage, q.span, room, rng)]
+        if len(read) > 1:
+            rng.shuffle(read)  # type: ignore[arg-type]
+        rows = [reading_example(q.question, title, passage, span, self.content) for passage, span in read]
+        for row in rows[1:]:
+            row.same_question = True
+        if any(row.relevant > 0 for row in rows) and len(q.answer) and rng.random() < self.write:
+            rows[0].target = np.append(q.answer[: MAX_TARGET - 1], EOS)
+        return rows
+
+    def _other(self, which: int, room: int, rng: np.random.Generator) -> Array | None:
+        """A passage that does not answer question ``which``: elsewhere in its document, or a hard distractor."""
+        if rng.random() < self.mix.elsewhere and (away := elsewhere(self.questions[which], room, rng)) is not None:
+            return away
+        if self.distractors is None:
+            return None
+        return crop(self.passages[int(rng.choice(self.distractors[which]))], None, room, rng)[0]
+
+
+def elsewhere(question: Question, room: int, rng: np.random.Generator, least: int = 60) -> Array | None:
+    """``least`` to ``room`` tokens of the question's passage that hold neither the answer nor its text again."""
+    assert question.span is not None
+    first, last = question.span
+    parts = [p for p in (question.passage[:first], question.passage[last + 1 :]) if len(p) >= least]
+    if not parts:
+        return None
+    part = parts[int(rng.integers(len(parts)))]
+    away = crop(part, None, min(room, max(least, len(part) - 20)), rng)[0]
+    answer = question.passage[first : last + 1]
+    again = np.lib.stride_tricks.sliding_window_view(away, len(answer)) if len(answer) <= len(away) else away[:0, None]
+    return None if (again == answer).all(-1).any() else away
 
 
 def crop(
@@ -158,6 +222,16 @@ def reading_example(
     return Example(
         encoded.tokens, encoded.segments, encoded.matches, allowed, [(1, [where])], relevant=float(span is not None)
     )
+
+
+def micro_batches(questions: Iterable[Sequence[Example]], rows: int) -> list[list[Example]]:
+    """Batches of about ``rows``, a question's rows kept together, those of like length too (little padding)."""
+    out: list[list[Example]] = []
+    for question in sorted(questions, key=lambda rows: -max(len(e.tokens) for e in rows)):
+        if not out or len(out[-1]) + len(question) > rows:
+            out.append([])
+        out[-1] += question
+    return out
 
 
 def longest_first(examples: Iterable[Example]) -> list[Example]:

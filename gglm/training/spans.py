@@ -50,6 +50,8 @@ class Example:
     target: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     """What the decoder has to write, without [BOS]; empty: nothing."""
     copyable: Mask | None = None
+    same_question: bool = False
+    """Another passage for the question of the row before."""
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,8 @@ class Trainer:
         torch.manual_seed(s.seed * 1_000_003 + self.step)  # dropout, so that resuming changes nothing
         set_rate(self.optimizers, trapezoid(self.progress, self.step, s.warmup, s.decay))
         micro = self.stream(self.step, self.progress)
-        rows = sum(map(len, micro))
-        for examples in micro:
+        sizes = [sum(len(e.tokens) for e in examples) for examples in micro]
+        for examples, size in zip(micro, sizes, strict=True):
             batch = collate(examples).to(s.device)
             parts = losses(self.model, batch, s.teacher_forcing_ratio)
             total = batch.relevant.new_zeros(())
@@ -123,7 +123,7 @@ class Trainer:
                 value = float(mean.detach())
                 old = self.average.get(name, value)
                 self.average[name] = old + 0.02 * (value - old)
-            (total * (len(examples) / rows)).backward()
+            (total * (size / sum(sizes))).backward()
             self.tokens += batch.tokens.numel()
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], s.clip)
         if torch.isfinite(norm):

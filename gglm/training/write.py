@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +10,10 @@ import torch
 
 from gglm.model import ChatGGLM
 from gglm.tokenizer import EOS, Tokenizer
-from gglm.training.batch import collate, losses
 from gglm.training.finetune import from_checkpoint
 from gglm.training.optim import make_optimizers
 from gglm.training.trainer import RunSettings, Trainer, data_hashes
-from gglm.training.writing import WritingSampler, WritingSource
+from gglm.training.writing import WritingSampler, WritingSource, heldout_loss
 
 
 @dataclass
@@ -35,25 +34,6 @@ class WriteSettings:
     groups: int = 4
     lr: float = 1.5e-3
     muon_lr: float = 0.02
-
-
-def heldout_loss(
-    sources: Sequence[WritingSource], tokenizer: Tokenizer, batches: int = 4
-) -> Callable[[ChatGGLM], dict[str, float]]:
-    """Cross-entropy a token on held-out rows of each source, by its kind and first file."""
-    samplers = {f"{s.kind}/{s.files[0].name.split('.')[0]}": WritingSampler([s], tokenizer, seed=1) for s in sources}
-
-    def evaluate(model: ChatGGLM) -> dict[str, float]:
-        figures = {}
-        for name, sampler in samplers.items():
-            total = torch.zeros(2)
-            for step in range(batches):
-                for examples in sampler.batch(step, 4, groups=1):
-                    total += losses(model, collate(examples))["write"]
-            figures[name] = float(total[0] / total[1])
-        return figures
-
-    return evaluate
 
 
 def write(settings: WriteSettings) -> ChatGGLM:

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from gglm.errors import DataError
+from gglm.model import ChatGGLM
 from gglm.tasks import Task, encode_writing
 from gglm.tokenizer import EOS, Tokenizer
+from gglm.training.batch import collate, losses
 from gglm.training.corpus import read_jsonl
-from gglm.training.reading import answer_span, crop, longest_first, reading_example
+from gglm.training.reading import MAX_TARGET, answer_span, crop, longest_first, reading_example
 from gglm.training.spans import Example
 from gglm.types import Turn
-
-MAX_TARGET = 96
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,22 @@ class WritingSampler:
         return Example(
             encoded.tokens, encoded.segments, encoded.matches, encoded.passage, [], target=target, copyable=copyable
         )
+
+
+def heldout_loss(
+    sources: Sequence[WritingSource], tokenizer: Tokenizer, batches: int = 4
+) -> Callable[[ChatGGLM], dict[str, float]]:
+    """Cross-entropy a token on held-out rows of each source, by its kind and first file."""
+    samplers = {f"{s.kind}/{s.files[0].name.split('.')[0]}": WritingSampler([s], tokenizer, seed=1) for s in sources}
+
+    def evaluate(model: ChatGGLM) -> dict[str, float]:
+        figures = {}
+        for name, sampler in samplers.items():
+            total = torch.zeros(2)
+            for step in range(batches):
+                for examples in sampler.batch(step, 4, groups=1):
+                    total += losses(model, collate(examples))["write"]
+            figures[name] = float(total[0] / total[1])
+        return figures
+
+    return evaluate

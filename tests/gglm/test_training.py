@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,15 @@ from gglm.training import vectors
 from gglm.training.batch import collate, losses
 from gglm.training.corpus import Shards, build_shards
 from gglm.training.optim import make_optimizers, orthogonalize, trapezoid
-from gglm.training.reading import QuestionSampler, crop, load_questions
+from gglm.training.reading import (
+    Passages,
+    Question,
+    QuestionSampler,
+    crop,
+    elsewhere,
+    load_questions,
+    micro_batches,
+)
 from gglm.training.spans import Lexicon, pretraining_example, question_example, recurring, slots_example
 from gglm.training.trainer import RunSettings, Trainer
 
@@ -121,10 +130,99 @@ def test_questions_land_on_their_answer(tokenizer: Tokenizer, tmp_path: Path) ->
     assert passages == [context]
     sampler = QuestionSampler(questions, None, [], tokenizer.is_content, seed=0)
     for number in range(5):
-        example = sampler.example(number, 60)
+        (example,) = sampler.example(number, 60)
         ((_, [(first, last)]),) = example.slots
         assert tokenizer.decode(example.tokens[first : last + 1]) == "桂花米酒"
         assert len(example.tokens) <= 60
+
+
+@pytest.fixture(scope="module")
+def sampler(tokenizer: Tokenizer) -> QuestionSampler:
+    """Three questions, each about a document of its own, read over two passages as often as over one."""
+    texts = [_documents()[i] * 2 for i in (0, 7, 14)]
+    passages = [tokenizer.encode(t).astype(np.int64) for t in texts]
+    questions = []
+    for number, text in enumerate(texts):
+        ids, starts, _ = tokenizer.encode_with_offsets(text)
+        first = int(np.searchsorted(starts, text.index("早上九点")))
+        question, answer = (tokenizer.encode(t).astype(np.int64) for t in ("几点开门？", "早上九点"))
+        questions.append(Question(question, question[:0], ids.astype(np.int64), (first, first + 3), number, answer))
+    others = np.array([[1, 2], [0, 2], [0, 1]])
+    mix = Passages(beside=0.5, instead=0.3, elsewhere=0.0)
+    return QuestionSampler(questions, others, passages, tokenizer.is_content, 0, mix, write=1.0)
+
+
+def test_a_question_is_read_over_several_passages(tokenizer: Tokenizer, sampler: QuestionSampler) -> None:
+    counts = set()
+    for number in range(40):
+        rows = sampler.example(number, 120)
+        counts.add((len(rows), sum(r.relevant > 0 for r in rows)))
+        assert [r.same_question for r in rows] == [False] + [True] * (len(rows) - 1)
+        for row in rows:
+            ((_, [(first, last)]),) = row.slots
+            assert (tokenizer.decode(row.tokens[first : last + 1]) == "早上九点") == (row.relevant > 0)
+        written = [tokenizer.decode(r.target[:-1]) for r in rows if len(r.target)]
+        assert written == (["早上九点"] if any(r.relevant > 0 for r in rows) else [])
+    assert counts == {(1, 1), (1, 0), (2, 1), (3, 1)}
+
+
+def test_a_part_without_the_answer_never_holds_it(tokenizer: Tokenizer, sampler: QuestionSampler) -> None:
+    text = _documents()[3]  # once, so that there is text without the answer on both sides
+    ids, starts, _ = tokenizer.encode_with_offsets(text)
+    first = int(np.searchsorted(starts, text.index("早上九点")))
+    question = Question(ids[:2].astype(np.int64), ids[:0], ids.astype(np.int64), (first, first + 3), 0, ids[:0])
+    found = [elsewhere(question, 40, np.random.default_rng(i), least=20) for i in range(20)]
+    assert any(f is not None for f in found)
+    assert all("早上九点" not in tokenizer.decode(f) for f in found if f is not None)
+    twice = replace(question, passage=np.concatenate([question.passage, question.passage]))
+    for i in range(40):
+        away = elsewhere(twice, 400, np.random.default_rng(i), least=20)
+        assert away is None or "早上九点" not in tokenizer.decode(away)
+
+
+def test_rows_of_a_question_stay_together(sampler: QuestionSampler) -> None:
+    questions = [sampler.example(i, 120) for i in range(30)]
+    batches = micro_batches(questions, 4)
+    assert sum(map(len, batches)) == sum(map(len, questions))
+    assert all(not batch[0].same_question and len(batch) <= 4 for batch in batches)
+
+
+def test_shared_norm_is_one_softmax_over_all_passages(tokenizer: Tokenizer, sampler: QuestionSampler) -> None:
+    torch.manual_seed(0)
+    model = ChatGGLM(_tiny(tokenizer)).eval()
+    with torch.no_grad():
+        model.relevance_head.weight.normal_(std=0.1)
+    rows = next(r for r in (sampler.example(i, 120) for i in range(40)) if len(r) == 3)
+    batch = collate(rows)
+    with torch.no_grad():
+        loss = losses(model, batch)["span"]
+        hidden = model.encode(batch.tokens, batch.segments, batch.matches)
+        start, end = (x[:, 0] for x in model.span_head(hidden, batch.slots, batch.allowed))
+        start = start - start[:, :1] + model.relevance_logits(hidden)[:, None]
+        end = end - end[:, :1]
+    expected = 0.0
+    for score, right in ((start, batch.starts[:, 0]), (end, batch.ends[:, 0])):
+        flat = torch.cat([score[:, 1:].flatten(), torch.zeros(1)])  # the one null stands at 0
+        answered = right[:, 1:].flatten()
+        expected -= float(flat.log_softmax(0)[:-1][answered].logsumexp(0)) / 2
+    assert loss[1] == 1
+    assert float(loss[0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_decoder_reads_all_passages_of_a_question(tokenizer: Tokenizer, sampler: QuestionSampler) -> None:
+    """Several questions padded in one batch are written as each would be alone."""
+    torch.manual_seed(0)
+    model = ChatGGLM(_tiny(tokenizer)).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    questions = [sampler.example(i, 120) for i in range(12)]
+    questions = [q for q in questions if any(len(e.target) for e in q)]
+    assert {len(q) for q in questions} >= {1, 2}
+    with torch.no_grad():
+        together = losses(model, collate([e for q in questions for e in q]))["write"]
+        alone = sum(losses(model, collate(q))["write"] for q in questions)
+    assert torch.allclose(together, alone, rtol=1e-4)
 
 
 def test_missing_shards_say_what_to_do(tmp_path: Path) -> None:
