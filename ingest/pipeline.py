@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest import jobs
+from ingest.limits import Limits
 from ingest.report import DocumentReport, JobReport, ProgressCallback
 from ingest.runners import Task
-from ingest.runners.local import TIMEOUT, LocalRunner
+from ingest.runners.local import LocalRunner
 from ingest.sources import address, expand
 from ingest.work import Run
 
@@ -31,7 +32,7 @@ def ingest(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     workers: int = 0,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
     progress: ProgressCallback | None = None,
 ) -> JobReport:
     """Files and folders into a knowledge base, which is made if there is none of that name.
@@ -42,7 +43,7 @@ def ingest(
         sync: afterwards delete the documents that came from the same folders and are gone there.
         include, exclude: shell patterns over relative paths or file names.
         workers: parsing processes; 0: as many as there are processors, 4 at most.
-        timeout: seconds that parsing one document may take, before those that its size adds.
+        timeout: seconds that parsing one document may take, before those that its size adds; None: the setting.
         progress: called as documents settle.
 
     Raises:
@@ -65,7 +66,7 @@ def submit(
     """Writes the job down without working on it; its id."""
     from rag.store.kbs import get_or_create_kb
 
-    sources = expand(paths, include, exclude)
+    sources = expand(paths, include, exclude, Limits.of(service.settings))
     options = {"sync": sync, "roots": sources.complete}
     with service.database.session(write=True) as session:
         base = get_or_create_kb(session, kb, embedder=service.settings.embedder)
@@ -79,14 +80,17 @@ def dry_run(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     workers: int = 0,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
 ) -> JobReport:
     """What an ingestion would index (status ``parsed``), without touching any store."""
-    sources = expand(paths, include, exclude)
+    from rag.settings import get_settings
+
+    limits = Limits.of(get_settings(), timeout)
+    sources = expand(paths, include, exclude, limits)
     found = [DocumentReport(p.path, None, p.status, 0, p.error) for p in sources.problems]
     characters = size = 0
     tasks = [Task(i, address(source), source.path) for i, source in enumerate(sources.files)]
-    for outcome in LocalRunner(workers, timeout).run(tasks):
+    for outcome in LocalRunner(workers, limits).run(tasks):
         path = sources.files[outcome.key].path
         fidelity = outcome.parsed.fidelity if outcome.parsed else {}
         found.append(DocumentReport(path, None, outcome.status, len(outcome.chunks), outcome.error or None, fidelity))
@@ -109,7 +113,7 @@ def run_job(
     job_id: str,
     *,
     workers: int = 0,
-    timeout: float = TIMEOUT,
+    timeout: float | None = None,
     progress: ProgressCallback | None = None,
 ) -> JobReport:
     """Works on a job to its end. A job whose worker died is taken up where it stopped.
@@ -128,7 +132,7 @@ def run_job(
     run = Run(service, job_id, worker, progress)
     error: str | None = None
     try:
-        run.work(LocalRunner(workers, timeout))
+        run.work(LocalRunner(workers, Limits.of(service.settings, timeout)))
     except BaseException as caught:
         error = str(caught) or "interrupted"
         raise

@@ -19,6 +19,7 @@ from pathlib import Path
 from ingest import archives
 from ingest.errors import SourceError
 from ingest.formats import supported, unsupported_reason
+from ingest.limits import Limits, applied, current
 
 MAX_PATH = 1024
 _TOO_LONG = f"the path is longer than {MAX_PATH} characters"
@@ -55,7 +56,12 @@ class Sources:
     complete: list[str] = field(default_factory=list)
 
 
-def expand(paths: Iterable[Path | str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Sources:
+def expand(
+    paths: Iterable[Path | str],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    limits: Limits | None = None,
+) -> Sources:
     """Files and folders to sources, in sorted order.
 
     Hidden files (and Office lock files) inside folders are passed over in silence; files that no
@@ -63,6 +69,11 @@ def expand(paths: Iterable[Path | str], include: Sequence[str] = (), exclude: Se
     links are followed, each folder once. ``include`` and ``exclude`` are shell patterns over the
     relative path or the file name.
     """
+    with applied(limits or current()):
+        return _expand(paths, include, exclude)
+
+
+def _expand(paths: Iterable[Path | str], include: Sequence[str], exclude: Sequence[str]) -> Sources:
     found = Sources()
     for given in paths:
         path = Path(given)

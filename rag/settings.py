@@ -35,12 +35,33 @@ class Settings(BaseSettings):
     """Chunks that each index brings in before fusion and reranking."""
     rerank: int = Field(default=8, ge=0, le=100)
     """Passages, at most, that the reader's relevance reorders where several are near the best; 0: none."""
+    hnsw_from: int = Field(default=30_000, ge=4096)
+    """Vectors from which on an index segment is a graph (HNSW) rather than compared one by one …"""
+    ivf_from: int = Field(default=120_000, ge=4096)
+    """… and inverted lists (IVF). Segments hold at most 262,144 vectors (docs/decisions/008)."""
     answerable_threshold: float | None = Field(default=None, ge=0, le=1)
     """Refuse below this probability; empty: the calibrated one that comes with the weights."""
     supporting_sentence: bool = True
     """What a person reads adds the sentence that supports the answer."""
     max_question_chars: int = Field(default=2000, ge=10, le=100_000)
     max_upload_mb: int = Field(default=100, ge=1, le=10_000)
+    max_document_mb: int = Field(default=512, ge=1, le=100_000)
+    """Largest file, member of an archive, or Office file unpacked, that is ingested."""
+    max_pages: int = Field(default=20_000, ge=1, le=1_000_000)
+    """Most pages of a PDF or picture file."""
+    max_archive_mb: int = Field(default=4096, ge=1, le=1_000_000)
+    """What an archive may expand to, archives within it included."""
+    max_archive_files: int = Field(default=50_000, ge=1, le=10_000_000)
+    max_archive_depth: int = Field(default=3, ge=1, le=10)
+    """1: an archive within an archive is refused."""
+    parse_timeout_s: float = Field(default=180, ge=1, le=86_400)
+    """Seconds that parsing one document may take …"""
+    parse_timeout_s_per_mb: float = Field(default=60, ge=0, le=3600)
+    """… and as many more for each MB of it."""
+    parse_memory_mb: int = Field(default=4096, ge=256, le=1_000_000)
+    """Address space of one parsing process (on Linux)."""
+    ocr: bool = True
+    """Read pictures and scanned pages where the extra ``ocr`` is installed."""
     max_body_kb: int = Field(default=2048, ge=16, le=1_000_000)
     """Largest JSON body of a request."""
     host: str = "127.0.0.1"

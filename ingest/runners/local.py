@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
+from ingest.limits import Limits
 from ingest.runners import Outcome, Task
 from ingest.runners.worker import restore
 
-TIMEOUT = 180.0
-"""Seconds that one document may take …"""
-PER_MEGABYTE = 60.0
-"""… and as many more for each MB of it: long documents on a busy machine are no hang."""
-MEMORY_MB = 4096
-"""Address space of one parsing process."""
-
 _ROOT = Path(__file__).resolve().parents[2]
-_BOOT = "import sys; sys.path.insert(0, {root!r}); from ingest.runners.worker import main; main({memory})"
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from ingest.runners.worker import main; main({limits!r})"
 
 
 class LocalRunner:
     """Runs tasks over ``workers`` processes; outcomes come as they are ready, in any order."""
 
-    def __init__(self, workers: int = 0, timeout: float = TIMEOUT, memory_mb: int = MEMORY_MB) -> None:
+    def __init__(self, workers: int = 0, limits: Limits | None = None) -> None:
         self.workers = workers or max(1, min(4, os.cpu_count() or 1))
-        self.timeout = timeout
-        self.memory_mb = memory_mb
+        self.limits = limits or Limits()
 
     def run(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         """One outcome a task. At most a few results wait for the consumer, so memory stays bounded."""
@@ -46,7 +41,7 @@ class LocalRunner:
                 return None if stop.is_set() else next(todo, None)
 
         def serve() -> None:
-            worker = _Worker(self.timeout, self.memory_mb)
+            worker = _Worker(self.limits)
             try:
                 while (task := take()) is not None:
                     _put(done, worker.run(task), stop)
@@ -72,7 +67,7 @@ class LocalRunner:
         finally:
             stop.set()
             for thread in threads:
-                thread.join(timeout=self.timeout)
+                thread.join(timeout=self.limits.parse_timeout_s)
 
 
 def _put(
@@ -86,54 +81,65 @@ def _put(
             return
 
 
-def _megabytes(file: str) -> float:
-    try:
-        return os.path.getsize(file) / 1e6
-    except OSError:  # a member of an archive, or gone
-        return 0.0
+class _Watchdog:
+    """Kills a process that is not done in time."""
+
+    def __init__(self, process: subprocess.Popen[str], seconds: float) -> None:
+        self.process = process
+        self.allowed = seconds
+        self.late = False
+        self._began = time.monotonic()
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(max(0.0, self._left())):
+            if self._left() <= 0:
+                self.late = True
+                self.process.kill()
+                return
+
+    def _left(self) -> float:
+        return self._began + self.allowed - time.monotonic()
+
+    def close(self) -> None:
+        self._ended.set()
 
 
 class _Worker:
     """One parsing process, started when first needed and again after it died."""
 
-    def __init__(self, timeout: float, memory_mb: int) -> None:
-        self.timeout = timeout
-        self.memory_mb = memory_mb
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self.process: subprocess.Popen[str] | None = None
 
     def run(self, task: Task) -> Outcome:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        late = threading.Event()
-        allowed = self.timeout + PER_MEGABYTE * _megabytes(task.file)
-
-        def kill() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(allowed, kill)
-        timer.daemon = True
-        timer.start()
+        watchdog = _Watchdog(process, self.limits.parse_timeout_s)
         line = ""
         try:
             process.stdin.write(json.dumps({"file": task.file, "name": task.name}) + "\n")
             process.stdin.flush()
-            line = process.stdout.readline()
+            while (line := process.stdout.readline()).startswith('{"more":'):
+                watchdog.allowed += json.loads(line)["more"]
         except (BrokenPipeError, OSError):
             pass
         finally:
-            timer.cancel()
+            watchdog.close()
         if not line.endswith("\n"):
             self.close()
-            if late.is_set():
+            if watchdog.late:
                 return Outcome(
                     task.key,
-                    error=f"parsing took longer than {allowed:.0f} s and was stopped; split the file",
+                    error=f"parsing took longer than {watchdog.allowed:.0f} s and was stopped; "
+                    "split the file, or raise CHATGGLM_PARSE_TIMEOUT_S",
                 )
             return Outcome(
                 task.key,
-                error="the parser crashed on this file: it is damaged, or too large for the memory limit",
+                error="the parser crashed on this file: it is damaged, or needs more memory than "
+                f"CHATGGLM_PARSE_MEMORY_MB allows ({self.limits.parse_memory_mb})",
             )
         answer = json.loads(line)
         parsed, chunks = restore(answer)
@@ -152,7 +158,7 @@ class _Worker:
         if self.process is None or self.process.poll() is not None:
             self.close()
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _BOOT.format(root=str(_ROOT), memory=self.memory_mb)],
+                [sys.executable, "-P", "-c", _BOOT.format(root=str(_ROOT), limits=dataclasses.asdict(self.limits))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if os.environ.get("CHATGGLM_DEBUG") else subprocess.DEVNULL,

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ingest import limits
 from ingest.errors import SourceError
 from ingest.types import Block, ChunkSpan, Parsed
 
@@ -30,6 +31,7 @@ def work(file: str, name: str) -> dict[str, Any]:
     answer: dict[str, Any] = {"status": "failed", "error": ""}
     try:
         data = read(Path(file))
+        limits.more_time(limits.current().parse_timeout_s_per_mb * len(data) / 1e6)
         answer |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
         parsed = parse(data, name)
         answer["parsed"] = dataclasses.asdict(parsed)
@@ -38,7 +40,9 @@ def work(file: str, name: str) -> dict[str, Any]:
     except SourceError as error:
         answer |= {"status": error.status, "error": str(error)}
     except MemoryError:
-        answer["error"] = "parsing it needs more memory than the limit; split the file"
+        answer["error"] = (
+            "parsing it needs more memory than the limit; split the file, or raise CHATGGLM_PARSE_MEMORY_MB"
+        )
     except Exception as error:  # our own mistake: the document is listed, the batch goes on
         answer["error"] = f"unexpected {type(error).__name__}: {error}"[:300]
     answer["seconds"] = round(time.perf_counter() - began, 4)
@@ -56,15 +60,24 @@ def restore(answer: dict[str, Any]) -> tuple[Parsed | None, tuple[ChunkSpan, ...
     return Parsed(**raw), tuple(ChunkSpan(*span) for span in answer["chunks"])
 
 
-def main(memory_mb: int = 0) -> None:
-    """Serve requests from stdin until it closes; parsers may print what they like."""
-    _limit(memory_mb)
+def main(given: dict[str, Any] | None = None) -> None:
+    """Serve requests from stdin until it closes, within the limits given; parsers may print what they like.
+
+    An answer may be preceded by lines that ask for more seconds: ``{"more": 60.0}``.
+    """
+    limits.install(limits.Limits(**(given or {})))
+    _limit(limits.current().parse_memory_mb if given else 0)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+
+    def write(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        answers.flush()
+
+    limits.on_more_time(lambda seconds: write({"more": seconds}))
     for line in sys.stdin:
         request = json.loads(line)
-        answers.write(json.dumps(work(request["file"], request["name"]), ensure_ascii=False) + "\n")
-        answers.flush()
+        write(work(request["file"], request["name"]))
 
 
 def _limit(memory_mb: int) -> None:

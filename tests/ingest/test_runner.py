@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.runners import Task, local
+from ingest.limits import Limits
+from ingest.runners import Task
 from ingest.runners.local import LocalRunner
 
 
@@ -42,12 +43,12 @@ def test_a_bad_file_costs_only_itself(tmp_path: Path) -> None:
     assert "damaged" in found[3][1]
 
 
-def test_a_document_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "PER_MEGABYTE", 0.0)
+def test_a_document_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     (tmp_path / "slow.txt").write_text("一二三四五。" * 3_000_000, encoding="utf-8")
     (tmp_path / "quick.txt").write_text("快。", encoding="utf-8")
     todo = [Task(0, str(tmp_path / "slow.txt"), "slow.txt"), Task(1, str(tmp_path / "quick.txt"), "quick.txt")]
-    found = {outcome.key: outcome for outcome in LocalRunner(1, timeout=6.0).run(todo)}
+    limits = Limits(parse_timeout_s=6.0, parse_timeout_s_per_mb=0.0)
+    found = {outcome.key: outcome for outcome in LocalRunner(1, limits).run(todo)}
     assert found[0].status == "failed"
     assert "longer than 6 s" in found[0].error
     assert found[1].status == "parsed"
@@ -58,7 +59,7 @@ def test_a_document_that_needs_too_much_memory_is_refused(tmp_path: Path) -> Non
     (tmp_path / "big.txt").write_text("一二三四五。" * 8_000_000, encoding="utf-8")
     (tmp_path / "small.txt").write_text("小。", encoding="utf-8")
     todo = [Task(0, str(tmp_path / "big.txt"), "big.txt"), Task(1, str(tmp_path / "small.txt"), "small.txt")]
-    found = {outcome.key: outcome for outcome in LocalRunner(1, memory_mb=500).run(todo)}
+    found = {outcome.key: outcome for outcome in LocalRunner(1, Limits(parse_memory_mb=500)).run(todo)}
     assert found[0].status == "failed"
     assert "memory" in found[0].error
     assert found[1].status == "parsed"

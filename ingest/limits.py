@@ -1,0 +1,84 @@
+"""What one document or archive may cost. Each limit is a setting; each refusal says which one to raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rag.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in MiB. The names of the settings are those of `rag.settings.Settings`."""
+
+    max_document_mb: int = 512
+    """A file, a member of an archive, or what an Office file expands to."""
+    max_pages: int = 20_000
+    max_archive_mb: int = 4096
+    """All that an archive expands to, archives within it included."""
+    max_archive_files: int = 50_000
+    max_archive_depth: int = 3
+    """1: an archive within an archive is refused."""
+    parse_timeout_s: float = 180.0
+    """Seconds that parsing one document may take …"""
+    parse_timeout_s_per_mb: float = 60.0
+    """… and as many more for each MB of it: long documents on a busy machine are no hang."""
+    parse_memory_mb: int = 4096
+    """Address space of a parsing process."""
+    ocr: bool = True
+    """Read pictures, and pages that are nothing else, where the extra is installed."""
+
+    @classmethod
+    def of(cls, settings: Settings, parse_timeout_s: float | None = None) -> Limits:
+        """The settings' limits, with another time limit if one is given."""
+        found = {name: getattr(settings, name) for name in cls.__slots__}
+        return cls(**(found | ({"parse_timeout_s": parse_timeout_s} if parse_timeout_s else {})))
+
+
+_DEFAULTS = Limits()
+_current: ContextVar[Limits] = ContextVar("limits")
+
+
+def current() -> Limits:
+    """The limits that hold here; the defaults unless someone set others."""
+    return _current.get(_DEFAULTS)
+
+
+def install(limits: Limits) -> None:
+    """Makes ``limits`` those of this process (a parsing process calls it once)."""
+    _current.set(limits)
+
+
+@contextmanager
+def applied(limits: Limits) -> Iterator[None]:
+    """``limits`` hold within the block."""
+    token = _current.set(limits)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+_grant: Callable[[float], None] | None = None
+
+
+def on_more_time(grant: Callable[[float], None]) -> None:
+    """Has ``grant`` called when a parser knows that its document needs more seconds (see `more_time`)."""
+    global _grant
+    _grant = grant
+
+
+def more_time(seconds: float) -> None:
+    """Asks whoever watches the clock for more: a page to be read by OCR is no hang."""
+    if _grant:
+        _grant(seconds)
+
+
+def raise_it(setting: str) -> str:
+    """How a message about a limit ends."""
+    return f"raise CHATGGLM_{setting.upper()} if it is meant to be so large"
