@@ -28,6 +28,8 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(12), default="queued", index=True)
     options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     totals: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    deleted: Mapped[list[Any]] = mapped_column(JSON, default=list, server_default="[]")
+    """What a sync deleted: ``{"path", "document_id"}`` each."""
     error: Mapped[str | None] = mapped_column(Text, default=None)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
@@ -46,7 +48,10 @@ class JobItem(Base):
     """One document of a job and how far it has come."""
 
     __tablename__ = "job_items"
-    __table_args__ = (Index("ix_job_items_job_ordinal", "job_id", "ordinal", unique=True),)
+    __table_args__ = (
+        Index("ix_job_items_job_ordinal", "job_id", "ordinal", unique=True),
+        Index("ix_job_items_job_state", "job_id", "state"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
@@ -60,7 +65,9 @@ class JobItem(Base):
     state: Mapped[str] = mapped_column(String(12), default="queued")
     attempts: Mapped[int] = mapped_column(default=0)
     error: Mapped[str | None] = mapped_column(Text, default=None)
-    """Why it failed or was skipped, in plain words."""
+    """Why it failed or was skipped, in plain words; while it waits for another attempt, why the last one failed."""
+    retry_at: Mapped[datetime | None] = mapped_column(default=None)
+    """Not to be tried again before that."""
     document_id: Mapped[str | None] = mapped_column(
         ForeignKey("documents.id", ondelete="SET NULL"), default=None, index=True
     )

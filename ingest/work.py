@@ -211,7 +211,8 @@ class Run:
             pages=parsed.pages,
             fidelity=parsed.fidelity,
             tags=parsed.tags,
-            meta=parsed.meta | ({"root": ready.root} if ready.root else {}),
+            meta=parsed.meta,
+            root=ready.root,
         )
         chunks = [NewChunk(c.char_start, c.char_end, c.heading, c.page) for c in outcome.chunks]
         document, version, ids = replace_version(session, kb, ready.path, parsed.title, new, chunks)
@@ -267,7 +268,7 @@ class Run:
             kb = _get_kb(session, self.kb_id)
             rows = session.query(Document).where(Document.kb_id == kb.id, Document.deleted_at.is_(None)).all()
             for document in rows:
-                if (document.meta or {}).get("root") in roots and document.path not in present:
+                if document.root in roots and document.path not in present:
                     removed += delete_document(session, document.id)
                     count += 1
             if removed:

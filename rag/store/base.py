@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,14 @@ class Base(DeclarativeBase):
     """Names constraints the same on SQLite and PostgreSQL, so that migrations can drop them."""
 
     metadata = MetaData(naming_convention=NAMING)
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for what PostgreSQL (NUL) or UTF-8 (lone surrogates) does not take."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def now() -> datetime:

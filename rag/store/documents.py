@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +10,10 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput, NotFound
-from rag.store.base import insert_if_absent, now
+from rag.store.base import insert_if_absent, now, storable
 from rag.store.kbs import get_kb
+from rag.store.labels import write_labels
 from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
-
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-"""PostgreSQL takes no NUL, UTF-8 no lone surrogate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,9 @@ class NewVersion:
     fidelity: dict[str, Any] = field(default_factory=dict)
     tags: Sequence[str] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    root: str = ""
+    sidecar_sha256: str | None = None
+    signature: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def replace_version(
     Raises:
         InvalidInput: the path is too long, or a chunk lies outside the text.
     """
-    path = _storable(path)
+    path = storable(path)
     if not path or len(path) > 1024:
         raise InvalidInput(f"The path «{path[:60]}…» is empty or longer than 1024 characters; use a shorter one.")
     for chunk in chunks:
@@ -166,16 +166,18 @@ def replace_version(
     ).one()
     _bury(session, document)
     document.title = _clipped(title or path.rpartition("/")[2])
-    document.tags = list(new.tags)
-    document.meta = dict(new.meta)
+    document.root = new.root
     document.deleted_at = None
     document.updated_at = now()
+    write_labels(session, document, new.tags, new.meta)
     version = DocumentVersion(
         document_id=document.id,
+        title=document.title,
         sha256=new.sha256,
+        sidecar_sha256=new.sidecar_sha256,
         media_type=new.media_type[:100],
         size_bytes=new.size_bytes,
-        text=_storable(new.text),
+        text=storable(new.text),
         pages=list(new.pages),
         fidelity=dict(new.fidelity),
     )
@@ -222,10 +224,6 @@ def _bury(session: Session, document: Document) -> list[int]:
     return removed
 
 
-def _storable(text: str) -> str:
-    return _UNSTORABLE.sub("�", text)
-
-
 def _clipped(text: str, limit: int = 500) -> str:
-    text = _storable(text)
+    text = storable(text)
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -8,10 +8,10 @@ SQL on it, so a deleted chunk cannot surface whatever an index file still holds.
 from __future__ import annotations
 
 import uuid
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from rag.store.base import Base, now
@@ -55,7 +55,13 @@ class Document(Base):
     """Relative to what was ingested, ``/`` between parts, ``a.zip!/b.txt`` inside archives."""
     title: Mapped[str] = mapped_column(String(500))
     tags: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    """In the order given. `DocumentTag` holds the same, to filter by."""
     meta: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    """From front matter or a side-car file. `DocumentField` holds the same, to filter by."""
+    dated: Mapped[date | None] = mapped_column(default=None, index=True)
+    """The document's own date, where its metadata give one."""
+    root: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    """Opaque name of the folder that it was ingested from; empty for single files and uploads."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
     deleted_at: Mapped[datetime | None] = mapped_column(default=None, index=True)
@@ -66,6 +72,32 @@ class Document(Base):
     )
 
 
+class DocumentTag(Base):
+    """A tag of a document, as a row that a search can filter by."""
+
+    __tablename__ = "document_tags"
+
+    document_id: Mapped[str] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True)
+    tag: Mapped[str] = mapped_column(String(100), primary_key=True, index=True)
+
+
+class DocumentField(Base):
+    """A metadata value of a document, as a row that a search can filter by; a list gives several rows."""
+
+    __tablename__ = "document_fields"
+    __table_args__ = (
+        Index("ix_document_fields_name_value", "name", "value"),
+        Index("ix_document_fields_name_number", "name", "number"),
+    )
+
+    document_id: Mapped[str] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[str] = mapped_column(String(500), primary_key=True)
+    """As text: dates in ISO form (they sort), ``true``/``false``, numbers as JSON writes them."""
+    number: Mapped[float | None] = mapped_column(default=None)
+    """The same as a number, where it is one."""
+
+
 class DocumentVersion(Base):
     """One content of a document; the live one has no ``deleted_at``."""
 
@@ -74,8 +106,11 @@ class DocumentVersion(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     document_id: Mapped[str] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"), index=True)
+    title: Mapped[str] = mapped_column(String(500), default="", server_default="")
     sha256: Mapped[str] = mapped_column(String(64), index=True)
     """Hash of the original bytes."""
+    sidecar_sha256: Mapped[str | None] = mapped_column(String(64), default=None)
+    """Hash of the side-car file with metadata; None: there was none."""
     media_type: Mapped[str] = mapped_column(String(100))
     size_bytes: Mapped[int] = mapped_column()
     text: Mapped[str] = mapped_column(Text)
@@ -84,6 +119,8 @@ class DocumentVersion(Base):
     """Start offset of each page, ascending; empty where the format has no pages."""
     fidelity: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     """How faithful the extraction is: encoding, confidence, pages without text, garbage ratio."""
+    signature: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)
+    """MinHash of the text (`rag.store.duplicates`); None: too short to compare."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None] = mapped_column(default=None, index=True)
 
@@ -91,6 +128,33 @@ class DocumentVersion(Base):
     chunks: Mapped[list[Chunk]] = relationship(
         back_populates="version", cascade="all, delete-orphan", order_by="Chunk.ordinal"
     )
+
+
+class SignatureBand(Base):
+    """A part of a live version's signature. Texts that are much alike share at least one, nearly always."""
+
+    __tablename__ = "signature_bands"
+
+    kb_id: Mapped[int] = mapped_column(ForeignKey("knowledge_bases.id", ondelete="CASCADE"), primary_key=True)
+    band: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    version_id: Mapped[int] = mapped_column(
+        ForeignKey("document_versions.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class NearDuplicate(Base):
+    """Two versions of different documents of a knowledge base that say nearly the same; a flag, no more."""
+
+    __tablename__ = "near_duplicates"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("document_versions.id", ondelete="CASCADE"), primary_key=True)
+    """The later one."""
+    other_id: Mapped[int] = mapped_column(
+        ForeignKey("document_versions.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    similarity: Mapped[float] = mapped_column()
+    """Share of common shingles (Jaccard), estimated, 0…1."""
 
 
 class Chunk(Base):
