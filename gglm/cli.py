@@ -1,4 +1,4 @@
-"""`chatgglm read | bench | eval reading | train …`: the generator's commands."""
+"""`chatgglm read | bench | eval … | train …`: the generator's commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
@@ -32,11 +31,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
     """Add this package's commands."""
-    from gglm import cli_train
+    from gglm import cli_eval, cli_train
 
     app.command()(read)
     app.command()(bench)
-    groups["eval"].command("reading")(eval_reading)
+    cli_eval.register(groups["eval"])
     cli_train.register(groups["train"])
 
 
@@ -197,58 +196,6 @@ def _writer(out: Path) -> Iterator[IO[bytes]]:
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@friendly_errors
-def eval_reading(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CMRC-like .jsonl(.zst), or official .json.")],
-    as_json: Json = False,
-    weights: Weights = None,
-    threads: Threads = 1,
-    int8: Int8 = False,
-    limit: Annotated[int, typer.Option(min=0, help="Only the first N questions of each file; 0: all.")] = 0,
-) -> None:
-    """Reading on the gold paragraph: official CMRC 2018 EM and F1, refusal, calibration, risk–coverage."""
-    from gglm.evaluation import evaluate, load_items
-
-    sets = [load_items(f) for f in files]
-    engine = load_engine(weights, threads, int8)
-    report: dict[str, Any] = {"model": engine.id, "files": {}}
-    with progress() as bar:
-        for file, items in zip(files, sets, strict=True):
-            items = items[:limit] if limit else items
-            task = bar.add_task(file.name, total=len(items))
-            report["files"][str(file)] = evaluate(engine, items, partial(bar.advance, task))
-    if as_json:
-        print_json(_finite(report))
-    else:
-        write_stdout("\n".join(_table(report)) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """The same with null for what is not a number (JSON has no NaN)."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return None if isinstance(value, float) and value != value else value
-
-
-def _table(report: dict[str, Any]) -> Iterator[str]:
-    for name, r in report["files"].items():
-        yield f"{name}   ({report['model']}, {r['questions']} questions, {r['ms_per_question']:.0f} ms each)"
-        if r.get("count"):
-            yield f"  EM {r['em']:.2f}   F1 {r['f1']:.2f}   over {r['count']} answerable"
-        if len(r["by_type"]) > 1:
-            for kind, part in r["by_type"].items():
-                yield f"    {kind:<12} EM {part['em']:6.2f}   F1 {part['f1']:6.2f}   ({part['count']})"
-        refusal = r["refusal"]
-        if "auroc" in refusal:
-            yield f"  refusal AUROC {refusal['auroc']:.3f}, calibration error {refusal['ece']:.3f}"
-        shares = [
-            f"{100 * refusal[key]:.1f} % of the {label} questions"
-            for key, label in (("false_refusals", "answerable"), ("refused", "unanswerable"))
-            if key in refusal
-        ]
-        yield f"  below the threshold {refusal['threshold']:.3f}: " + ", ".join(shares)
 
 
 @friendly_errors

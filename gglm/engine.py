@@ -269,7 +269,7 @@ class Engine:
         batch = windows(task, self.tokenizer, question, tokenized, size, overlap)[:max_windows]
         if not batch:
             batch = [Window(0, 0, 0, encode_task(task, self.tokenizer, question, "", ""))]
-        memory = self._memory(batch, [w.encoded.passage for w in batch])
+        memory = self._memory(batch, [w.encoded.passage for w in batch], answering=task == "问答")
         return memory, render.Origins.of(batch, tokenized)
 
     @torch.inference_mode()
@@ -277,10 +277,10 @@ class Engine:
         """What the decoder reads in 对话 and 改写; what it copies there is no source to quote."""
         encoded, copyable = encode_writing(task, self.tokenizer, message, history)
         window = Window(0, 0, 0, encoded)
-        return self._memory([window], [copyable]), render.Origins.of([window], [])
+        return self._memory([window], [copyable], answering=False), render.Origins.of([window], [])
 
-    def _memory(self, batch: Sequence[Window], copyable: Sequence[npt.NDArray[np.bool_]]) -> Memory:
-        """Windows end to end, none of them padded."""
+    def _memory(self, batch: Sequence[Window], copyable: Sequence[npt.NDArray[np.bool_]], answering: bool) -> Memory:
+        """Windows end to end, none of them padded; as in training, only 问答 starts where the span head says."""
         parts = []
         for window in batch:
             hidden, tokens, passage = self._encode([window])
@@ -291,7 +291,7 @@ class Engine:
             tokens=tokens,
             readable=torch.ones_like(tokens, dtype=torch.bool),
             copyable=torch.from_numpy(np.concatenate(copyable))[None],
-            first=start.log_softmax(-1),
+            first=start.log_softmax(-1) if answering else None,
         )
 
     def _rules(self, task: Task) -> generate.Rules:

@@ -17,6 +17,7 @@ import numpy as np
 
 from gglm import metrics
 from gglm.errors import DataError
+from gglm.evaluation_baselines import nearest_sentence, stripped_sentences
 from gglm.types import Reading, Source
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Item:
     context: str
     golds: tuple[str, ...]
     type: str
+    evidence: tuple[str, ...] = ()
+    """Stretches of the paragraph that show the answer, each a complete one of its own (ExpMRC)."""
 
     @property
     def request(self) -> tuple[str, list[Source], tuple[()]]:
@@ -72,7 +75,10 @@ def _lines(path: Path) -> Iterator[Item]:
         answerable = row.get("answerable", True) and row.get("type") != "unanswerable"
         golds = tuple(a["text"] for a in row.get("answers") or []) if answerable else ()
         kind = row.get("type") or ("span" if answerable else "unanswerable")
-        yield Item(str(row.get("id", number)), row["question"], row.get("title") or "", row["context"], golds, kind)
+        shown = row.get("evidence") or ()
+        evidence = (shown,) if isinstance(shown, str) else tuple(map(str, shown))
+        title = row.get("title") or ""
+        yield Item(str(row.get("id", number)), row["question"], title, row["context"], golds, kind, evidence)
 
 
 def open_lines(path: Path) -> Iterator[str]:
@@ -138,7 +144,10 @@ def read_all(engine: Engine, items: Sequence[Item], advance: Progress = lambda _
 
 
 def evaluate(engine: Engine, items: Sequence[Item], advance: Progress = lambda _: None) -> dict[str, Any]:
-    """EM and F1 (official, percent) in all and by type, refusal, calibration, risk–coverage, speed."""
+    """EM and F1 (official, percent) in all and by type, evidence, refusal, calibration, risk–coverage, speed.
+
+    ``nearest_sentence`` holds the scores of the paragraph's sentence most like the question.
+    """
     began = time.perf_counter()
     readings = read_all(engine, items, advance)
     seconds = time.perf_counter() - began
@@ -149,9 +158,14 @@ def evaluate(engine: Engine, items: Sequence[Item], advance: Progress = lambda _
     for kind in sorted({i.type for i, _ in asked}):
         part = [(i, r) for i, r in asked if i.type == kind]
         report["by_type"][kind] = metrics.em_f1([r.answer for _, r in part], [i.golds for i, _ in part])
+    if asked:
+        nearest = [nearest_sentence(i.question, i.context) for i, _ in asked]
+        report["nearest_sentence"] = metrics.em_f1(nearest, [i.golds for i, _ in asked])
+        if shown := [(i, r, n) for (i, r), n in zip(asked, nearest, strict=True) if i.evidence]:
+            report["evidence"] = _evidence(shown)
     yes = [r.p_answerable for _, r in asked]
     no = [r.p_answerable for i, r in zip(items, readings, strict=True) if not i.golds]
-    report["refusal"] = _refusal(yes, no, engine.answerable_threshold)
+    report["refusal"] = refusal_scores(yes, no, engine.answerable_threshold)
     if asked:
         curve = metrics.risk_coverage(
             [r.confidence for _, r in asked], [1 - metrics.f1(r.answer, i.golds) for i, r in asked]
@@ -161,7 +175,32 @@ def evaluate(engine: Engine, items: Sequence[Item], advance: Progress = lambda _
     return report
 
 
-def _refusal(yes: Sequence[float], no: Sequence[float], threshold: float) -> dict[str, Any]:
+def _evidence(rows: Sequence[tuple[Item, Reading, str]]) -> dict[str, Any]:
+    """Overlap with the gold evidence of the sentences that hold the answer's copied stretches, in percent.
+
+    Bag-of-tokens F1, the best of the golds; ``joint`` is the mean of answer F1 × evidence F1 (as in ExpMRC, Cui
+    et al. 2022; its script is another one).
+    """
+    ours = [metrics.token_overlap(evidence_of(r, i.context), i.evidence) for i, r, _ in rows]
+    answer = [metrics.f1(r.answer, i.golds) for i, r, _ in rows]
+    nearest = [metrics.token_overlap(n, i.evidence) for i, _, n in rows]
+    return {
+        "f1": 100 * float(np.mean(ours)),
+        "f1_interval": [100 * x for x in metrics.interval(ours)],
+        "joint": 100 * float(np.mean([a * e for a, e in zip(answer, ours, strict=True)])),
+        "nearest_sentence_f1": 100 * float(np.mean(nearest)),
+        "count": len(rows),
+    }
+
+
+def evidence_of(reading: Reading, context: str) -> str:
+    """The context's sentences that the answer was copied from (the best span's where it was written)."""
+    spans = reading.spans or tuple(c.span for c in reading.candidates[:1])
+    found = [(a, b) for a, b in stripped_sentences(context) if any(s.start < b and a < s.end for s in spans)]
+    return "".join(context[a:b] for a, b in found)
+
+
+def refusal_scores(yes: Sequence[float], no: Sequence[float], threshold: float) -> dict[str, Any]:
     out: dict[str, Any] = {"threshold": threshold}
     if yes:
         out["false_refusals"] = float(np.mean([p < threshold for p in yes]))
@@ -169,6 +208,7 @@ def _refusal(yes: Sequence[float], no: Sequence[float], threshold: float) -> dic
         out["refused"] = float(np.mean([p < threshold for p in no]))
     if yes and no:
         out["auroc"] = metrics.auroc(yes, no)
+        out["auroc_interval"] = list(metrics.auroc_interval(yes, no))
         out["ece"] = metrics.expected_calibration_error([*yes, *no], [True] * len(yes) + [False] * len(no))
     return out
 

@@ -1,4 +1,4 @@
-"""Scores: official CMRC 2018 EM/F1, ROUGE and chrF on characters, AUROC, calibration, risk–coverage.
+"""Scores: official CMRC 2018 EM/F1, ROUGE, chrF, BLEU, AUROC, calibration, risk–coverage, bootstrap intervals.
 
 `exact_match` and `f1` are ports of `cmrc2018_evaluate.py` v5 (github.com/ymcui/cmrc2018): lower-case,
 drop the official punctuation, one token per Han character, everything between by NLTK's word
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from gglm.errors import DataError
 
 # The official list. Its two-character «……» can never equal one character, so it is not in the set;
 # a single … stays, as it does in the official script.
@@ -120,6 +122,20 @@ def f1(prediction: str, golds: Sequence[str]) -> float:
     return max(scores)
 
 
+def token_overlap(prediction: str, golds: Sequence[str]) -> float:
+    """F1 over the bag of official tokens, maximum over the golds, 0…1: for evidence, which may be several stretches.
+
+    Raises:
+        ValueError: there is no gold.
+    """
+    predicted = Counter(segment(prediction))
+    scores = []
+    for gold in golds:
+        wanted = Counter(segment(gold))
+        scores.append(_f((predicted & wanted).total(), predicted.total(), wanted.total()))
+    return max(scores)
+
+
 def _without_punctuation(text: str) -> str:
     return "".join(c for c in text.lower().strip() if c not in PUNCTUATION)
 
@@ -182,6 +198,44 @@ def chrf(predictions: Sequence[str], references: Sequence[str]) -> float:
     return 100 * 5 * precision * recall / (4 * precision + recall) if precision + recall else 0.0
 
 
+def bleu(predictions: Sequence[str], references: Sequence[str], chinese: bool = False) -> float:
+    """Corpus BLEU by sacreBLEU (one reference each; 13a tokens, characters for Chinese), 0…100.
+
+    Raises:
+        DataError: sacrebleu is not installed.
+    """
+    try:
+        from sacrebleu.metrics import BLEU
+    except ImportError:
+        raise DataError("BLEU needs sacrebleu: `pip install 'chatgglm[train]'`") from None
+    scorer = BLEU(tokenize="zh" if chinese else "13a")
+    return float(scorer.corpus_score(list(predictions), [list(references)]).score)
+
+
+def interval(values: Sequence[float], repeats: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean (percentiles of ``repeats`` resamples); nan if empty."""
+    x = np.asarray(values, dtype=np.float64)
+    if not len(x):
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    means = [float(x[rng.integers(len(x), size=len(x))].mean()) for _ in range(repeats)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def auroc_interval(
+    positives: Sequence[float], negatives: Sequence[float], repeats: int = 500, seed: int = 0
+) -> tuple[float, float]:
+    """95 % bootstrap interval of `auroc`, both sides resampled; nan without both."""
+    if not len(positives) or not len(negatives):
+        return float("nan"), float("nan")
+    pos, neg = np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    areas = [auroc(rng.choice(pos, len(pos)).tolist(), rng.choice(neg, len(neg)).tolist()) for _ in range(repeats)]
+    low, high = np.percentile(areas, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def auroc(positives: Sequence[float], negatives: Sequence[float]) -> float:
     """Probability that a positive scores above a negative, ties counted half; nan without both."""
     if not len(positives) or not len(negatives):
@@ -202,6 +256,19 @@ def expected_calibration_error(
     index = np.minimum((p * bins).astype(int), bins - 1)
     gaps = [abs(float(p[index == b].sum() - y[index == b].sum())) for b in range(bins)]
     return sum(gaps) / len(p)
+
+
+def reliability(
+    probabilities: Sequence[float], outcomes: Sequence[bool | float], bins: int = 10
+) -> list[dict[str, float]]:
+    """Mean predicted probability, observed rate and count of each equal-width bin that holds something."""
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
+    index = np.minimum((p * bins).astype(int), bins - 1)
+    return [
+        {"predicted": float(p[index == b].mean()), "observed": float(y[index == b].mean()), "count": int(n)}
+        for b in range(bins)
+        if (n := int((index == b).sum()))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,9 +312,15 @@ def refusal_threshold(answerable: Sequence[float], max_false_refusals: float = 0
 
 
 def em_f1(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Mean official EM and F1 in percent over questions with gold answers."""
+    """Mean official EM and F1 in percent over questions with gold answers, and their 95 % intervals."""
     em = [exact_match(p, g) for p, g in zip(predictions, golds, strict=True)]
     f = [f1(p, g) for p, g in zip(predictions, golds, strict=True)]
     if not em:
         return {"count": 0}
-    return {"em": 100 * sum(em) / len(em), "f1": 100 * sum(f) / len(f), "count": len(em)}
+    return {
+        "em": 100 * sum(em) / len(em),
+        "f1": 100 * sum(f) / len(f),
+        "em_interval": [100 * x for x in interval(em)],
+        "f1_interval": [100 * x for x in interval(f)],
+        "count": len(em),
+    }
