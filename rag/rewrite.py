@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from rag.smalltalk import classify, without_courtesy
+from rag.references import ORDINAL, named_by_answer, ordinal, questions_asked, topic_of
+from rag.smalltalk import without_courtesy
 from rag.text import key, terms
 from rag.types import Turn
 
@@ -30,10 +31,10 @@ class Standalone:
 
 
 _PRONOUN = re.compile(
-    r"它们|(?<!其)他们|她们|它|(?<![其吉])他(?!人|项|日|乡|国|们)|她|(?<!其)前者|后者|"
-    r"这(?:个|些|种|项|款|本书|部|家|位|里|样|事|东西)|那(?:个|些|种|项|款|本书|部|家|位|里|样|座)|"
+    r"它们|(?<!其)他们|她们|它|(?<![其吉])他(?!人|项|日|乡|国|山|们)|她|(?<!其)前者|后者|"
+    r"这(?:个|些|种|项|款|本书|部|家|位|里|样|事|东西)|(?<!像以前)那(?:个|些|种|项|款|本书|部|家|位|里|样|座)|"
     r"(?:前|后|上)面(?:那|这|的)?(?:个|种|位|座|项)?|上述|刚才(?:说|提到)?的?|"
-    r"(?<!应)该(?!如何|怎|不|死)(?=[\u4e00-\u9fff])|(?<![尤极与])其(?!他|它|中|余|实|次)|(?<!因)此(?!外|次|时)"
+    r"(?<!应)该(?!如何|怎|不|死)(?=[\u4e00-\u9fff])|(?<![尤极与])其(?!他|它|中|余|实|次|相)|(?<![因对彼])此(?!外|次|时|前|后)"
 )
 _ELLIPSIS = re.compile(r"^(?:那么?)?(.{1,14}?)(?:的话)?呢[?？。]?$")
 _AMOUNT = re.compile(
@@ -48,12 +49,14 @@ _FUNCTION = re.compile(
     r"多少|几(?=[\u4e00-\u9fff])|什么时候|什么|怎么办|怎么|怎样|如何|为什么|为何|哪[里儿些个种]?|谁|是否|能不能|可不可以|是不是|有没有|要不要|"
     r"多[久长远大高深重快]|何时|时间|可以|需要|[吗呢吧的了是有要能会也还]|[?？。!！]"
 )
-_TOPIC_END = re.compile(
-    r"怎么|怎样|如何|为什么|为何|什么|多少|多[久长远大高深重快]|几|哪|谁|是否|能不能|可不可以|是不是|有没有|要不要|可以|能(?!力|源|量)|会(?!议|员|计|费)|"
-    r"应该|应当|需要|必须|要(?!求|点)|允许|适合|有(?!限|关)|是|占|在(?!线|职|校)|吗|呢|(?<=[\u4e00-\u9fff]{2})的(?=.{0,6}(?:是|叫|有|多|几|怎|什))"
+_LEAD_IN = re.compile(r"^(?:顺便(?:再)?问(?:一?下)?|对了|另外|还有|算了|行|好吧?|那我?再问(?:一?下)?)[，,、\s]\s*")
+_QUESTION_WORD = re.compile(
+    r"[?？吗么呢]|什么|啥|怎|如何|为何|几(?!乎)|多[少久长远大高深重快早]|哪|谁|是否|[能要行会可]不|不[能会行]|有没有|是不是"
 )
-_LEAD = re.compile(
-    r"^(?:请(?:问|介绍一下|介绍|告诉我|说说)?|介绍一下|我(?:想|要)(?:问|了解|知道)?(?:一下)?|在|如何|怎么|怎样|什么是|为什么|哪些|什么|几个月|可以|能|你们|这个|这款|该)+"
+_REMARK = re.compile(
+    r"^(?:好(?:[吧的嘞哒滴呀啊]|[，,。！!～~\s]|$)|嗯+|哦+|噢|喔|哈{2,}|懂了|明白|收到|了解|知道了|原来如此|弄好|搞定|搞懂|终于|受教|学到|爱了|试了|有声|行吧?|可以了|没事|谢)"
+    r"|谢谢?|感谢|多谢|3q|thx|thanks",
+    re.IGNORECASE,
 )
 _COMPLETE_TERMS = 5
 
@@ -64,62 +67,124 @@ def followup(question: str) -> bool:
     return bool(_PRONOUN.search(text) or _ELLIPSIS.match(text))
 
 
-def topic_of(question: str) -> str:
-    """What a question is about, by its wording: «扫地机器人» of «扫地机器人怎么充电？»; may be empty."""
-    text = _LEAD.sub("", without_courtesy(question).strip().strip("。？?！!"))
-    match = _TOPIC_END.search(text, 2) if len(text) > 2 else None
-    topic = text[: match.start()] if match else text
-    return topic.strip("，, 的").strip() if len(topic) <= 24 else ""
+def remark(message: str) -> bool:
+    """Whether a message asks nothing: thanks and comments on the answer («懂了，谢谢～», «好吧，没写就算了»)."""
+    return bool(_REMARK.search(message.strip())) and not _QUESTION_WORD.search(message)
 
 
 def by_rules(question: str, history: Sequence[Turn]) -> str:
-    """The question with the topic of the talk put in: for the pronoun, or in front.
+    """The question with what it leans on put in: for the pronoun or ordinal, or in front.
 
-    The topic comes from the latest question that was complete by itself.
+    Pronouns stand for what the last answer named, else for the topic of the latest question that
+    had one of its own.
     """
-    asked = _asked(history)
-    if not asked:
+    asked = questions_asked(history)
+    text = _LEAD_IN.sub("", without_courtesy(question).strip())
+    if not asked or remark(question) or contained(text):
         return question
-    text = without_courtesy(question).strip()
-    anchor = next((q for q in reversed(asked) if complete(q)), asked[0])
-    topic = topic_of(anchor)
+    if found := ordinal(text, history):
+        match, thing = found
+        return text[: match.start()] + thing + text[match.end() :]
+    topic = _topic(asked)
     if match := _ELLIPSIS.match(text):
-        thing = _ATTRIBUTE.sub("", topic).rstrip("的")
-        if thing and _ATTRIBUTE.search(match[1]) and key(match[1]) not in key(anchor):
-            return f"{thing}的{match[1]}是多少？" if _AMOUNT.search(match[1]) else f"{thing}的{match[1]}是什么？"
-        return f"{anchor.strip().strip('。？?！!')}，{match[1]}呢？"
-    if not topic or key(topic) in key(text):
-        return question
+        return _completed(match[1], asked, topic)
     if match := _PRONOUN.search(text):
-        return text[: match.start()] + topic + text[match.end() :]
+        thing = named_by_answer(history) or topic
+        return text[: match.start()] + thing + text[match.end() :] if thing and key(thing) not in key(text) else text
+    if not topic or key(topic) in key(text):
+        return text
     return f"{topic}，{text}"
+
+
+def _topic(asked: Sequence[str]) -> str:
+    """Topic of the latest question that brought one in: «BCD-400呢» too, «保修期呢» not."""
+    for question in reversed(asked):
+        match = _ELLIPSIS.match(without_courtesy(question).strip())
+        if match and not _ATTRIBUTE.search(match[1]) and not _PRONOUN.search(match[1]):
+            return match[1].removesuffix("的")
+        if complete(question):
+            return topic_of(question)
+    return topic_of(asked[0])
+
+
+def _completed(thing: str, asked: Sequence[str], topic: str) -> str:
+    """«X呢» made whole: X as a property of the topic, in the place of the topic, or behind the question before it."""
+    anchor = next((q for q in reversed(asked) if complete(q)), asked[0]).strip().strip("。？?！!")
+    owner = _ATTRIBUTE.sub("", topic).rstrip("的")
+    if owner and _ATTRIBUTE.search(thing) and key(thing) not in key(anchor):
+        return f"{owner}的{thing}是多少？" if _AMOUNT.search(thing) else f"{owner}的{thing}是什么？"
+    if len(topic) >= 2 and len(topic) == len(thing) and (topic[0] == thing[0] or topic[-1] == thing[-1]):
+        return f"{anchor.replace(topic, thing, 1)}？"  # «唐朝的都城在哪里» and «宋朝呢»
+    return f"{anchor}，{thing}呢？"
 
 
 def complete(question: str) -> bool:
     """Whether a question names enough to stand alone and refers to nothing said before."""
     content = _FUNCTION.sub("", without_courtesy(question))
-    return not followup(question) and len(terms(content)) >= _COMPLETE_TERMS
+    return (not followup(question) or contained(question)) and len(terms(content)) >= _COMPLETE_TERMS
 
 
-def _asked(history: Sequence[Turn]) -> list[str]:
-    return [t.content for t in history if t.role == "user" and t.content.strip() and not classify(t.content)]
+def contained(question: str) -> bool:
+    """Whether a pronoun stands for something that the question itself named before it."""
+    match = _PRONOUN.search(question)
+    return match is not None and len(terms(_FUNCTION.sub("", question[: match.start()]))) >= _COMPLETE_TERMS + 1
+
+
+_NEGATIONS = "不没无非未别勿莫否"
+_ASKING = {
+    "how many": "几|多少|多大|多高|多长|多重|多深|多远|多宽|多快",
+    "how long": "多久|多长时间|几天|几年|几个月|几分钟|几小时",
+    "when": "什么时候|何时|几点|几月|哪天|哪年|哪一年",
+    "who": "谁|哪位|什么人",
+    "where": "哪里|哪儿|在哪|何处|什么地方",
+    "why": "为什么|为何|为啥|怎么会|原因",
+    "how": "怎么|怎样|如何|咋",
+}
+_BOUND_WORDS = re.compile(r"[A-Za-z][A-Za-z0-9.+#_-]*|\d+(?:[.,:]\d+)*")
+_GLUE = set("的在是吗呢有多少什么怎样如何哪个和与跟到对把被让给从用时里中上要能会可以需请这那为了吃做去")
+MAX_ADDED = 40
+"""Characters that a rewrite may be longer than the question."""
+
+
+def _asking(text: str) -> set[str]:
+    """What kinds of question a text asks, by its question words."""
+    return {kind for kind, words in _ASKING.items() if re.search(words, text)}
 
 
 def sound(rewritten: str, question: str, history: Sequence[Turn]) -> bool:
-    """Whether a model's rewrite may replace the question.
+    """Whether a model's rewrite may replace the question. One doubt is enough to say no; rules then apply.
 
-    It must keep what the question says (pronouns and links aside), draw what it adds from the
-    history, and not run on.
+    It must keep what the question says: its numbers and Latin words, its negations, its kind of
+    question, four fifths of its characters (pronouns and links aside). What it adds must stand in
+    the talk: every number and Latin word, and of the rest all but an eighth. It must not run on,
+    repeat itself, repeat an earlier question, or still lean on the talk.
     """
     text = rewritten.strip()
-    if not text or len(text) > len(question) + 40:
+    if not text or "\n" in text or "\ufffd" in text or len(text) > len(question) + MAX_ADDED:
         return False
-    kept = set(key(_PRONOUN.sub("", question).replace("呢", "").removeprefix("那")))
+    if re.search(r"(.{3,})\1", text) or (followup(text) and not contained(text)):
+        return False
+    if any(key(text) == key(t.content) for t in history) and key(text) != key(question):
+        return False
+    said = "".join(t.content for t in history) + question
+    bound = {word.lower() for word in _BOUND_WORDS.findall(text)}
+    if not {word.lower() for word in _BOUND_WORDS.findall(question)} <= bound:
+        return False
+    if not bound <= {word.lower() for word in _BOUND_WORDS.findall(said)}:
+        return False
+    for sign in _NEGATIONS:
+        if question.count(sign) > text.count(sign) or (text.count(sign) > question.count(sign) and sign not in said):
+            return False
+    wanted = _asking(question)
+    if wanted and not wanted & _asking(text):
+        return False
+    core = key(_PRONOUN.sub("", ORDINAL.sub("", _LEAD_IN.sub("", question))).replace("呢", "").removeprefix("那"))
+    kept = set(core) - _GLUE or set(core)
     new = set(key(text))
-    known = set(key(question + "".join(t.content for t in history))) | set("的在是吗呢有多少什么怎")
-    if kept and len(kept & new) < 0.75 * len(kept):
+    if kept and len(kept & new) < 0.8 * len(kept):
         return False
-    return len(new - known) <= 0.15 * len(new)
+    added = new - set(key(question))
+    return len(added - set(key(said)) - _GLUE) <= 0.125 * len(new)
 
 
 def standalone(question: str, history: Sequence[Turn], rewriter: object = None) -> Standalone:
@@ -129,9 +194,9 @@ def standalone(question: str, history: Sequence[Turn], rewriter: object = None) 
     that history never makes it worse; a follow-up is searched both rewritten and as it was typed
     beside the question before it.
     """
-    plain = without_courtesy(question).strip()
-    asked = _asked(history)
-    if not asked:
+    plain = question.strip() if remark(question) else without_courtesy(question).strip()
+    asked = questions_asked(history)
+    if not asked or remark(question):
         return Standalone(plain, ((plain, 1.0),))
     rewritten = by_rules(plain, history)
     if isinstance(rewriter, Rewriter):

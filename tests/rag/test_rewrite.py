@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from rag.rewrite import by_rules, complete, followup, sound, standalone, topic_of
+from rag.references import topic_of
+from rag.rewrite import by_rules, complete, followup, remark, sound, standalone
 from rag.types import Turn
 
 
@@ -122,3 +123,67 @@ def test_an_unsound_model_rewrite_is_not(nonsense: str) -> None:
 )
 def test_topic(question: str, topic: str) -> None:
     assert topic_of(question) == topic
+
+
+@pytest.mark.parametrize(
+    "message", ["懂了，谢谢～", "好吧，没写就算了", "谢谢老师", "原来如此，3Q", "哈哈学到了", "好，我知道了"]
+)
+def test_a_remark_stays_as_it_is(message: str) -> None:
+    made = standalone(message, HEADPHONES)
+    assert remark(message)
+    assert made.question == message
+    assert made.queries == ((message, 1.0),)
+
+
+@pytest.mark.parametrize(
+    "question", ["好用吗", "谢谢，那价格呢？", "有声音但很小怎么办", "好评返现怎么领", "明白卡在哪里办？"]
+)
+def test_a_question_is_no_remark(question: str) -> None:
+    assert not remark(question)
+
+
+@pytest.mark.parametrize(
+    ("history", "question", "rewritten"),
+    [
+        (("铜钟和铁钟有什么区别？", "声音不同。"), "后者怎么除锈？", "铁钟怎么除锈？"),
+        (("铜钟和铁钟有什么区别？", "声音不同。"), "前面那种贵吗？", "铜钟贵吗？"),
+        (("客船停靠哪些港口？", "资料列出白沙、青浦两个港口。"), "第二个停多久？", "青浦停多久？"),
+        (("这条街上最老的店是哪家？", "最老的店是万和堂。"), "它几点开门？", "万和堂几点开门？"),
+        (("万和堂是谁？", "一位老掌柜。"), "他几岁？", "万和堂几岁？"),
+        (("K30有几个接口？", "三个。", "K50呢？", "四个。"), "它防水吗？", "K50防水吗？"),
+        (("晋代的都城在哪里？", "洛阳。"), "隋代呢？", "隋代的都城在哪里？"),
+    ],
+)
+def test_what_a_followup_leans_on(history: tuple[str, ...], question: str, rewritten: str) -> None:
+    assert standalone(question, talk(*history)).question == rewritten
+
+
+def test_a_pronoun_for_something_in_the_question_itself_is_left_alone() -> None:
+    question = "机器人装好之后群里的人不提及它也能收到消息吗？"
+    assert standalone(question, HEADPHONES).question == question
+
+
+@pytest.mark.parametrize(
+    ("question", "made"),
+    [
+        ("能不能带2只？", "星河耳机能不能带？"),  # a number is lost
+        ("保修多久", "星河耳机的保修3年多久"),  # a number from nowhere
+        ("保修多久", "海王耳机的保修多久"),  # a thing from nowhere
+        ("为什么不能充电", "星河耳机为什么能充电"),  # a negation is lost
+        ("能充电吗", "星河耳机不能充电吗"),  # a negation from nowhere
+        ("多久充满", "星河耳机怎么充满"),  # another question
+        ("它防水吗", "它防水吗，星河耳机"),  # still leans on the talk
+        ("保修多久", "星河耳机星河耳机星河耳机的保修多久"),  # runs in circles
+        ("保修多久", "星河耳机怎么配对？"),  # what was asked before
+        ("保修多久\n", "星河耳机的\n保修多久"),
+    ],
+)
+def test_the_guard_lets_nothing_doubtful_pass(question: str, made: str) -> None:
+    assert not sound(made, question, HEADPHONES)
+
+
+@pytest.mark.parametrize("question", [*COMPLETE, "谢谢，明白了"])
+def test_no_model_changes_a_complete_question(question: str) -> None:
+    made = standalone(question, HEADPHONES, Model(f"星河耳机，{question}"))
+    assert made.question == question
+    assert made.queries[0] == (question, 1.0)
