@@ -53,7 +53,7 @@ class Rules:
         return cls(forbidden, copy_only)
 
 
-def _scores(out: DecoderOutput, memory: Memory, rules: Rules) -> Tensor:
+def step_scores(out: DecoderOutput, memory: Memory, rules: Rules) -> Tensor:
     """Log-probabilities (B, V) of the last step under the rules."""
     scores = out.log_probs[:, -1]
     if rules.copy_only is not None:
@@ -130,7 +130,7 @@ def stream(model: ChatGGLM, memory: Memory, options: SamplingOptions, rules: Rul
     history: list[int] = []
     for step in range(options.max_tokens):
         out = model.decode(torch.tensor([[token]]), memory, cache)
-        scores = _scores(out, memory, rules)
+        scores = step_scores(out, memory, rules)
         scores = _constrain(scores, torch.tensor([history], dtype=torch.int64), step, options)[0]
         token = choose(scores, options, generator)
         origin = None if token == EOS else origin_of(token, 0, out, memory, origin)
@@ -162,7 +162,7 @@ def beam_search(model: ChatGGLM, memory: Memory, options: SamplingOptions, rules
     tokens = torch.full((width, 1), BOS)
     for step in range(options.max_tokens):
         out = model.decode(tokens, memory, cache)
-        scores = _scores(out, memory, rules)
+        scores = step_scores(out, memory, rules)
         history = torch.tensor(
             [[s.token for s in b.steps] for b in alive] + [[EOS] * step] * (width - len(alive)),
             dtype=torch.int64,

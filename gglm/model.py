@@ -264,7 +264,7 @@ class Encoder(nn.Module):
         x = unit_rms(F.dropout(x, self.dropout, self.training).to(dtype))
         pad = tokens.eq(PAD)
         mask = keep = None
-        if bool(pad.any()):
+        if torch.compiler.is_exporting() or bool(pad.any()):  # an exported graph cannot look at its values
             keep = (~pad)[..., None].to(dtype)
             mask = torch.zeros(pad.shape, dtype=dtype, device=x.device).masked_fill_(pad, NEGATIVE)
             mask = mask[:, None, None, :]
@@ -439,7 +439,7 @@ class Decoder(nn.Module):
         span = slice(start, start + targets.shape[1])
         cos, sin = self.cos[span].to(dtype), self.sin[span].to(dtype)
         mask = None
-        if not bool(memory.readable.all()):
+        if torch.compiler.is_exporting() or not bool(memory.readable.all()):
             mask = torch.zeros(memory.readable.shape, dtype=dtype, device=x.device)
             mask = mask.masked_fill_(~memory.readable, NEGATIVE)[:, None, None, :]
         for i, layer in enumerate(self.layers):
