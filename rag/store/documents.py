@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput, NotFound
 from rag.store.base import insert_if_absent, now, storable
+from rag.store.duplicates import flag_duplicates, forget_duplicates
 from rag.store.kbs import get_kb
 from rag.store.labels import write_labels
 from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
@@ -180,9 +181,11 @@ def replace_version(
         text=storable(new.text),
         pages=list(new.pages),
         fidelity=dict(new.fidelity),
+        signature=new.signature,
     )
     session.add(version)
     session.flush()
+    flag_duplicates(session, kb.id, version)
     rows = [
         {
             "version_id": version.id,
@@ -216,11 +219,10 @@ def version_chunk_ids(session: Session, document: Document, live: bool = True) -
 def _bury(session: Session, document: Document) -> list[int]:
     """Tombstone the live version; its chunks' ids."""
     removed = version_chunk_ids(session, document)
-    session.execute(
-        update(DocumentVersion)
-        .where(DocumentVersion.document_id == document.id, DocumentVersion.deleted_at.is_(None))
-        .values(deleted_at=now())
-    )
+    live = (DocumentVersion.document_id == document.id, DocumentVersion.deleted_at.is_(None))
+    if versions := session.scalars(select(DocumentVersion.id).where(*live)).all():
+        forget_duplicates(session, versions)
+        session.execute(update(DocumentVersion).where(*live).values(deleted_at=now()))
     return removed
 
 
