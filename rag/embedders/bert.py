@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_TEXTS = 128
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 2048
+"""Of a batch: what a layer computes for it stays in the processor's cache (at 8192, a sixth slower)."""
 _MODULES = (("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize"))
 
 
