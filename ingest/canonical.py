@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.errors import EmptyFile
+from ingest.metadata import Labels
 from ingest.structure import classify
 from ingest.types import Block, BlockKind, Parsed
 
@@ -77,6 +78,12 @@ class Draft:
     tags: list[str] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     blocks: list[tuple[BlockKind, str, int, str]] = field(default_factory=list)
+
+    def describe(self, said: Labels) -> None:
+        """Takes what the document says of itself."""
+        self.title = said.title or self.title
+        self.tags.extend(tag for tag in said.tags if tag not in self.tags)
+        self.meta |= said.meta
 
     def heading(self, text: str, level: int) -> None:
         self.blocks.append(("heading", text, min(max(level, 1), 6), ""))

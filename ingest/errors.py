@@ -10,10 +10,18 @@ class SourceError(UserError):
 
     status = "failed"
     """What the job item becomes: ``failed`` (something was lost) or ``skipped`` (nothing was)."""
+    passing = False
+    """Whether the cause may pass by itself, so that it is worth another try."""
 
 
 class MissingSource(SourceError):
     """The path does not exist or cannot be read."""
+
+
+class BusySource(MissingSource):
+    """It cannot be read just now: a lock, a network share that does not answer."""
+
+    passing = True
 
 
 class UnsupportedFormat(SourceError):

@@ -13,13 +13,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ingest import archives
 from ingest.errors import SourceError
 from ingest.formats import supported, unsupported_reason
 from ingest.limits import Limits, applied, current
+from ingest.metadata import described, is_sidecar
 
 MAX_PATH = 1024
 _TOO_LONG = f"the path is longer than {MAX_PATH} characters"
@@ -66,8 +67,9 @@ def expand(
 
     Hidden files (and Office lock files) inside folders are passed over in silence; files that no
     parser reads are listed as skipped, or as failed where they were named themselves. Symbolic
-    links are followed, each folder once. ``include`` and ``exclude`` are shell patterns over the
-    relative path or the file name.
+    links are followed, each folder once. Side-car files (`ingest.metadata`) belong to their documents.
+    ``include`` and ``exclude`` are shell patterns over the relative path, the file name, or a folder
+    on the way to it, whatever the case; within archives they hold for the members.
     """
     with applied(limits or current()):
         return _expand(paths, include, exclude)
@@ -90,7 +92,9 @@ def _expand(paths: Iterable[Path | str], include: Sequence[str], exclude: Sequen
             _walk(path, found, include, exclude)
         elif not stat.S_ISREG(mode):
             found.problems.append(Problem(name, "failed", "not a regular file"))
-        elif not _take(found, path.absolute(), name, "", exclude):
+        elif is_sidecar(path.name) and Path(described(str(path))).is_file():
+            continue
+        elif not _take(found, path.absolute(), name, "", include, exclude):
             found.problems.append(Problem(name, "failed", unsupported_reason(path.name)))
     found.files = _unique(found)
     return found
@@ -139,16 +143,21 @@ def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[s
                     found.problems.append(Problem(path, "failed", "a link to a file that does not exist"))
             except OSError as error:
                 found.problems.append(Problem(path, "failed", f"cannot be read: {error.strerror or error}"))
+    present = {path for path, _ in collected}
     for path, file in sorted(collected):
-        if (include and not _matches(path, include)) or _matches(path, exclude):
+        inside = archives.is_archive(path) and include  # its members may match
+        if (include and not inside and not _matches(path, include)) or _matches(path, exclude):
             continue
-        if not _take(found, file.absolute(), path, root, exclude):
+        if is_sidecar(path):
+            if described(path) not in present:
+                found.problems.append(Problem(path, "skipped", "a side-car without the file that it describes"))
+        elif not _take(found, file.absolute(), path, root, include, exclude):
             found.problems.append(Problem(path, "skipped", unsupported_reason(file.name)))
     if readable:
         found.complete.append(root)
 
 
-def _take(found: Sources, file: Path, path: str, root: str, exclude: Sequence[str]) -> bool:
+def _take(found: Sources, file: Path, path: str, root: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Adds a file, or the members of an archive; False where nothing reads it."""
     if not archives.is_archive(path):
         if len(path) > MAX_PATH:
@@ -163,13 +172,16 @@ def _take(found: Sources, file: Path, path: str, root: str, exclude: Sequence[st
     except SourceError as error:
         found.problems.append(Problem(path[:MAX_PATH], error.status, str(error)))
         return True
+    include = () if _matches(path, include) else include
     for member in inside:
         name = _name(f"{path}{archives.SEPARATOR}{member.path}")
+        if (include and not _matches(name, include)) or _matches(name, exclude):
+            continue
         if member.error or len(name) > MAX_PATH:
             found.problems.append(Problem(name[:MAX_PATH], "failed", member.error or _TOO_LONG))
         elif not supported(member.path):
             found.problems.append(Problem(name, "skipped", unsupported_reason(member.path)))
-        elif not _matches(name, exclude):
+        else:
             found.files.append(Source(file, name, member.key, root))
     return True
 
@@ -206,7 +218,13 @@ def _same(a: Source, b: Source) -> bool:
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(path, pattern) or fnmatch(path.rsplit("/", 1)[-1], pattern) for pattern in patterns)
+    """Whether a pattern fits the path, its last part, or a folder that it lies in."""
+    if not patterns:
+        return False
+    parts = path.lower().split("/")
+    names = {"/".join(parts[:end]) for end in range(1, len(parts) + 1)} | set(parts)
+    wanted = [unicodedata.normalize("NFC", pattern).lower().removeprefix("**/").rstrip("/") for pattern in patterns]
+    return any(fnmatchcase(name, pattern) for pattern in wanted for name in names)
 
 
 def _name(name: str) -> str:

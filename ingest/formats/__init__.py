@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from pathlib import Path, PurePosixPath
 
 from ingest.canonical import Draft, canonicalise
-from ingest.errors import DamagedFile, EmptyFile, EncryptedFile, MissingSource, SourceError, UnsupportedFormat
+from ingest.errors import (
+    BusySource,
+    DamagedFile,
+    EmptyFile,
+    EncryptedFile,
+    MissingSource,
+    SourceError,
+    UnsupportedFormat,
+)
 from ingest.types import Parsed
 
 PARSERS = {
@@ -32,6 +41,11 @@ PARSERS = {
     ".eml": "eml",
 }
 """Extension → module of this package."""
+
+_BUSY = {
+    errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.ETXTBSY, errno.ENOLCK,
+}  # fmt: skip
 
 _HINTS = {
     ".doc": "old Word files are not supported; save it as .docx",
@@ -116,7 +130,8 @@ def read(path: Path) -> bytes:
     except FileNotFoundError:
         raise MissingSource("no such file") from None
     except OSError as error:
-        raise MissingSource(f"cannot be read: {error.strerror or error}") from None
+        kind = BusySource if error.errno in _BUSY else MissingSource
+        raise kind(f"cannot be read: {error.strerror or error}") from None
 
 
 def _refuse_compound(data: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ingest.canonical import Draft, one_line
 from ingest.formats.encoding import declared_charset, decode
+from ingest.metadata import front_matter, labels
 
 _DROP = {
     "script", "style", "noscript", "template", "svg", "iframe", "object", "button", "select", "input",
@@ -29,6 +30,12 @@ _INLINE = {
     "kbd", "label", "mark", "q", "rb", "ruby", "s", "samp", "small", "span", "strike", "strong", "sub", "sup",
     "time", "tt", "u", "var", "wbr", "o:p",
 }  # fmt: skip
+_META = {
+    "keywords": "keywords", "author": "author", "description": "description", "date": "date", "pubdate": "date",
+    "publishdate": "date", "dc.date": "date", "dcterms.date": "date", "article:published_time": "date",
+    "article:author": "author", "article:tag": "keywords",
+}  # fmt: skip
+"""Names of <meta> elements that say something of the document, and what they are called here."""
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _SITE = re.compile(r"\s*(?:[|｜_]|\s[-–—]\s)\s*[^|｜_]{1,30}$")
 
@@ -38,10 +45,13 @@ def parse(data: bytes, name: str) -> Draft:
 
     found = decode(data, declared_charset(data))
     draft = Draft("text/html", fidelity=found.fidelity())
-    tree = LexborHTMLParser(found.text.replace("\0", ""))
+    matter, text = front_matter(found.text)
+    tree = LexborHTMLParser(text.replace("\0", ""))
+    draft.describe(labels(_meta(tree)))
+    draft.describe(matter)
     if tree.body is None:
         return draft
-    _walk(_content(tree, found.text), draft)
+    _walk(_content(tree, text), draft)
     if not draft.title:
         draft.title = _title(tree, draft)
     return draft
@@ -66,6 +76,16 @@ def _title(tree: Any, draft: Draft) -> str:
     node = tree.css_first("title")
     title = one_line(node.text()) if node else ""
     return _SITE.sub("", title) or title
+
+
+def _meta(tree: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in tree.css("meta[content]"):
+        name = _META.get((node.attributes.get("name") or node.attributes.get("property") or "").lower())
+        if name and (content := (node.attributes.get("content") or "").strip()):
+            several = name == "keywords" and name in found
+            found[name] = f"{found[name]},{content}" if several else found.get(name, content)
+    return found
 
 
 def _content(tree: Any, source: str) -> Any:

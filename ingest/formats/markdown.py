@@ -8,8 +8,7 @@ from typing import Any
 from ingest.canonical import Draft
 from ingest.formats.encoding import decode
 from ingest.formats.html import walk_body
-
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+from ingest.metadata import front_matter
 
 
 def parse(data: bytes, name: str) -> Draft:
@@ -18,33 +17,11 @@ def parse(data: bytes, name: str) -> Draft:
 
     found = decode(data)
     draft = Draft("text/markdown", fidelity=found.fidelity())
-    text = found.text.replace("\r\n", "\n").replace("\r", "\n")
-    if matter := _FRONT_MATTER.match(text):
-        _front_matter(matter[1], draft)
-        text = text[matter.end() :]
+    said, text = front_matter(found.text.replace("\r\n", "\n").replace("\r", "\n"))
+    draft.describe(said)
     reader = MarkdownIt("commonmark").enable("table")
     _blocks(reader.parse(text), draft)
     return draft
-
-
-def _front_matter(source: str, draft: Draft) -> None:
-    import yaml
-
-    try:
-        fields = yaml.safe_load(source)
-    except yaml.YAMLError:
-        return
-    if not isinstance(fields, dict):
-        return
-    draft.title = str(fields.pop("title", "") or "")
-    tags = fields.pop("tags", fields.pop("keywords", None))
-    if isinstance(tags, str):
-        tags = re.split("[,，、;；]", tags)
-    if isinstance(tags, list):
-        draft.tags.extend(str(tag).strip() for tag in tags if str(tag).strip())
-    draft.meta.update(
-        {str(key): value if isinstance(value, (int, float, bool)) else str(value) for key, value in fields.items()}
-    )
 
 
 def _blocks(tokens: list[Any], draft: Draft) -> None:
