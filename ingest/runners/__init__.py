@@ -1,10 +1,21 @@
-"""Where parsing runs: processes of this machine (`local`); the pipeline is the same for all."""
+"""Where parsing runs: processes of this machine (`local`) or of a Ray cluster (`ray`); the pipeline is the same."""
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
 
+from ingest.limits import Limits
 from ingest.types import ChunkSpan, Parsed
+
+
+class RunnerName(StrEnum):
+    """Where parsing runs."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +39,25 @@ class Outcome:
     status: str = "failed"
     error: str = ""
     seconds: float = 0.0
+    passing: bool = False
+    """Whether the cause of a failure may pass by itself."""
+    sidecar_sha256: str | None = None
+    signature: str = ""
+    """`rag.minhash.signature` in hex digits."""
+
+
+class Runner(Protocol):
+    """Parses and cuts. One outcome a task, in any order; ``tasks`` is read as there is room for more."""
+
+    def run(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]: ...
+
+
+def make_runner(name: RunnerName, workers: int, limits: Limits) -> Runner:
+    """The runner of that name; ``workers`` processes, 0: as many as there are processors for it."""
+    if name is RunnerName.RAY:
+        from ingest.runners.ray import RayRunner
+
+        return RayRunner(workers, limits)
+    from ingest.runners.local import LocalRunner
+
+    return LocalRunner(workers, limits)

@@ -41,7 +41,7 @@ class LocalRunner:
                 return None if stop.is_set() else next(todo, None)
 
         def serve() -> None:
-            worker = _Worker(self.limits)
+            worker = ParsingProcess(self.limits)
             try:
                 while (task := take()) is not None:
                     _put(done, worker.run(task), stop)
@@ -106,7 +106,7 @@ class _Watchdog:
         self._ended.set()
 
 
-class _Worker:
+class ParsingProcess:
     """One parsing process, started when first needed and again after it died."""
 
     def __init__(self, limits: Limits) -> None:
@@ -140,6 +140,7 @@ class _Worker:
                 task.key,
                 error="the parser crashed on this file: it is damaged, or needs more memory than "
                 f"CHATGGLM_PARSE_MEMORY_MB allows ({self.limits.parse_memory_mb})",
+                passing=True,  # or the machine was short of memory
             )
         answer = json.loads(line)
         parsed, chunks = restore(answer)
@@ -152,6 +153,9 @@ class _Worker:
             answer["status"],
             answer["error"],
             answer["seconds"],
+            answer.get("passing", False),
+            answer.get("sidecar_sha256"),
+            answer.get("signature", ""),
         )
 
     def _started(self) -> subprocess.Popen[str]:

@@ -1,0 +1,111 @@
+"""Parsing and cutting on the machines of a Ray cluster, through Ray Data (extra ``[ray]``).
+
+Each actor keeps a parsing process of its own (`ingest.runners.local`), so that limits hold and a bad file costs
+nothing else there as well as here. All machines must see the files under the same path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from ingest.limits import Limits
+from ingest.runners import Outcome, Task
+from ingest.runners.local import ParsingProcess
+from ingest.runners.worker import restore
+from rag.errors import InvalidInput
+
+SLICE = 4096
+"""Tasks that are handed to Ray at once; within a slice documents stream back as they are ready."""
+
+
+class RayRunner:
+    """Runs tasks over ``workers`` actors (0: as many as the cluster has processors).
+
+    The cluster is the one that ``RAY_ADDRESS`` names; without it Ray is started on this machine and stopped afterwards.
+    """
+
+    def __init__(self, workers: int = 0, limits: Limits | None = None) -> None:
+        self.workers = workers
+        self.limits = limits or Limits()
+
+    def run(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
+        """One outcome a task, in any order.
+
+        Raises:
+            InvalidInput: Ray is not installed, or the cluster cannot be reached.
+        """
+        todo = iter(tasks)
+        first = list(islice(todo, SLICE))
+        if not first:
+            return
+        with _cluster(self.workers) as ray:
+            workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+            some = first
+            while some:
+                actors = min(workers, len(some))
+                # As JSON: Arrow takes no file name that is no UTF-8.
+                rows = ray.data.from_items(
+                    [{"task": json.dumps(dataclasses.asdict(task))} for task in some],
+                    override_num_blocks=min(len(some), 8 * actors),
+                ).map(
+                    _Parse,
+                    fn_constructor_args=(self.limits,),
+                    compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+                    num_cpus=1,
+                )
+                for row in rows.iter_rows():
+                    yield _restored(json.loads(row["outcome"]))
+                some = list(islice(todo, SLICE))
+
+
+class _Parse:
+    """What each actor runs: a task's row to its outcome's row."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.process = ParsingProcess(limits)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        outcome = self.process.run(Task(**json.loads(row["task"])))
+        plain = dataclasses.asdict(outcome) | {"chunks": [dataclasses.astuple(chunk) for chunk in outcome.chunks]}
+        return {"outcome": json.dumps(plain)}
+
+
+def _restored(plain: dict[str, Any]) -> Outcome:
+    parsed, chunks = restore(plain)
+    return Outcome(**(plain | {"parsed": parsed, "chunks": chunks}))
+
+
+@contextmanager
+def _cluster(workers: int) -> Iterator[Any]:
+    """The module ``ray``, connected."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise InvalidInput("`--runner ray` needs Ray: pip install 'chatgglm[ray]'.") from None
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+    if not os.environ.get("RAY_ADDRESS"):
+        processors = workers or os.cpu_count() or 1
+        options |= {"address": "local", "num_cpus": processors, "include_dashboard": False}
+        options |= {"_node_ip_address": "127.0.0.1"}
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray has no class for «did not start» and «cannot be reached»
+        raise InvalidInput(f"Ray cannot be used: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = False
+        yield ray
+    finally:
+        ray.shutdown()
