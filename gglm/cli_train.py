@@ -252,6 +252,9 @@ def calibrate(
     refuse: Annotated[
         float, typer.Option(min=0, max=0.5, help="Share of a file's answerable questions refused at most.")
     ] = 0.09,
+    others: Annotated[
+        int, typer.Option(min=0, max=9, help="Other passages beside the own one, for answers from several sources.")
+    ] = 3,
     limit: Annotated[int, typer.Option(min=0, help="A random sample of N questions of each file; 0: all.")] = 0,
     threads: Threads = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -262,7 +265,7 @@ def calibrate(
     from functools import partial
 
     from gglm.cli import load_engine
-    from gglm.evaluation import calibrate as fit
+    from gglm.calibration import calibrate as fit
     from gglm.evaluation import load_items
     from gglm.weights import update_config
 
@@ -271,10 +274,11 @@ def calibrate(
         sets = [random.Random(0).sample(items, min(limit, len(items))) for items in sets]
     engine = load_engine(weights, threads)
     with progress() as bar:
-        task = bar.add_task("Reading", total=sum(map(len, sets)))
-        settings = fit(engine, sets, refuse, partial(bar.advance, task))
+        task = bar.add_task("Reading", total=sum(map(len, sets)) * (2 if others else 1))
+        settings = fit(engine, sets, refuse, others, partial(bar.advance, task))
     update_config(weights, reader=settings)
-    err_console.print(f"{weights / 'config.json'}: threshold {settings.threshold:.3f}")
+    limits = f"{settings.alone.threshold:.3f} for one source, {settings.several.threshold:.3f} for several"
+    err_console.print(f"{weights / 'config.json'}: threshold {limits}")
     if as_json:
         print_json(asdict(settings))
 

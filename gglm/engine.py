@@ -24,7 +24,7 @@ from gglm.reading import Decoded, Part, Spans, TokenizedSource, Window, decode, 
 from gglm.tasks import Task, encode_task, encode_writing, pad_batch
 from gglm.tokenizer import EOS
 from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, Turn
-from gglm.weights import ReaderSettings, Weights, load
+from gglm.weights import Answerability, ReaderSettings, Weights, load
 
 SUMMARY = SamplingOptions(max_tokens=220)
 """Its length is that of an extracted summary too, in characters."""
@@ -82,8 +82,15 @@ class Engine:
 
     @property
     def answerable_threshold(self) -> float:
-        """Calibrated: refuses at most 10 % of answerable development questions."""
-        return self.settings.threshold
+        """Of one source. Calibrated: refuses at most 10 % of answerable development questions."""
+        return self.threshold(1)
+
+    def threshold(self, sources: int) -> float:
+        """Below this p_answerable a question counts as not answered by so many sources."""
+        return self._answerability(sources).threshold
+
+    def _answerability(self, sources: int) -> Answerability:
+        return self.settings.alone if sources < 2 else self.settings.several
 
     def can(self, task: Task) -> bool:
         """Was the decoder trained well enough for this task?"""
@@ -147,9 +154,12 @@ class Engine:
         """Calibrated probability that the sources answer the question."""
         if not evidence.decoded.candidates:
             return 0.0
-        s = self.settings
+        a, found = self._answerability(len(evidence.relevance)), evidence.decoded
         return _sigmoid(
-            s.margin_weight * evidence.decoded.margin + s.relevance_weight * evidence.best_relevance + s.bias
+            a.margin * found.margin
+            + a.relevance * evidence.best_relevance
+            + a.certainty * found.certainty
+            + a.bias
         )
 
     def _relevance(self, logit: float) -> float:
@@ -163,7 +173,7 @@ class Engine:
             answer=pieces[0].text if pieces else "",
             kind="span",
             pieces=pieces,
-            answerable=bool(pieces) and p >= self.settings.threshold,
+            answerable=bool(pieces) and p >= self.threshold(len(evidence.relevance)),
             p_answerable=p,
             confidence=p * evidence.decoded.certainty,
             relevance=tuple(self._relevance(logit) for logit in evidence.relevance),

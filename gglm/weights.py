@@ -33,19 +33,29 @@ CONFIG, TOKENIZER, MODEL, CARD = "config.json", "tokenizer.model", "model.safete
 
 
 @dataclass(frozen=True, slots=True)
-class ReaderSettings:
-    """How span scores become answers; measured on held-out data and stored with the weights.
+class Answerability:
+    """How sure an answer must be: ``p = σ(margin · m + relevance · r + certainty · c + bias)``.
 
-    ``p_answerable = σ(margin_weight · margin + relevance_weight · relevance + bias)``, where the
-    margin is the best span's logit (over the null's, ``source_weight · relevance`` included) and
-    relevance its source's logit.
+    m: the best span's logit (over the null's, ``source_weight · relevance`` included); r: its source's
+    relevance logit; c: the best span's share among all spans, 0…1.
     """
 
-    margin_weight: float = 0.5
-    relevance_weight: float = 0.0
+    margin: float = 0.5
+    relevance: float = 0.0
+    certainty: float = 0.0
     bias: float = 0.0
     threshold: float = 0.5
     """Below it a question counts as not answered by its sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """How span scores become answers; measured on held-out data and stored with the weights."""
+
+    alone: Answerability = Answerability()
+    """For one source."""
+    several: Answerability = Answerability()
+    """For several: the best of many spans scores high even where none answers."""
     source_weight: float = 1.0
     """What a window's relevance logit adds to its spans' logits, where they compete with other windows'."""
     relevance_temperature: float = 1.0
@@ -159,7 +169,11 @@ def _settings(values: Any, path: Path) -> ReaderSettings:
     if not isinstance(values, dict) or (unknown := set(values) - known):
         detail = f": unknown {', '.join(sorted(unknown))}" if isinstance(values, dict) else ""
         raise WeightsError(f'{path}: "reader" is not as expected{detail}')
-    return ReaderSettings(**values)
+    try:
+        nested = {k: Answerability(**values[k]) for k in ("alone", "several") if k in values}
+    except TypeError as error:
+        raise WeightsError(f'{path}: "reader" is not as expected: {error}') from None
+    return ReaderSettings(**{**values, **nested})
 
 
 def default_folder() -> Path:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rag import compose
 from rag.cite import cite, supported_share
+from rag.parts import Part, split_question
 from rag.ports import Reader
 from rag.retrieve import Filters, Found, Retriever, merge_neighbours, near_best, usable_question
 from rag.rewrite import Rewriter, Standalone, standalone
@@ -19,14 +20,14 @@ from rag.smalltalk import Topic, classify, fitting, fixed_reply
 from rag.types import Answer, Citation, Passage, ReaderOutput, Reason, Turn
 from rag.wire import answer_to_dict, citation_to_dict, passage_to_dict
 
-DEFAULT_THRESHOLD = 0.5
-"""For readers that bring no calibrated threshold."""
 RELEVANT = 0.2
 """Below this relevance of the best passage, nothing relevant was found at all."""
 MIN_SUPPORT = 0.5
 """Share of an answer's characters that verified citations must stand for."""
 PASSAGE_CHARS = 480
 """Size of an unmerged passage, the reader's window; `Settings.top_k` of these are read."""
+PART_WEIGHT = 0.5
+"""Weight of the search for each part of a question after several things."""
 PIECE_CHARS = 4
 
 
@@ -64,13 +65,19 @@ class _Read:
     """A read and verified answer; ``citations`` is empty where nothing could be verified."""
 
     output: ReaderOutput
-    answer: str
+    draft: compose.Draft
     citations: tuple[Citation, ...]
-    disagree: bool
+
+    @property
+    def answer(self) -> str:
+        return self.draft.text
 
     @property
     def supported(self) -> bool:
-        return supported_share(self.answer, self.citations) >= MIN_SUPPORT
+        copied = list(self.answer)
+        for span in self.draft.generated:
+            copied[span.start : span.end] = " " * (span.end - span.start)
+        return supported_share("".join(copied), self.citations) >= MIN_SUPPORT
 
 
 class Answerer:
@@ -80,13 +87,6 @@ class Answerer:
         self.retriever = retriever
         self.reader = reader
         self.settings = settings
-
-    @property
-    def threshold(self) -> float:
-        """Refuse below this p_answerable: the setting, else what comes with the reader."""
-        if self.settings.answerable_threshold is not None:
-            return self.settings.answerable_threshold
-        return float(getattr(self.reader, "answerable_threshold", DEFAULT_THRESHOLD))
 
     def ask(
         self,
@@ -155,9 +155,11 @@ class Answerer:
             return
         with run.timed("rewrite"):
             asked = standalone(question, history, self.reader)
+            parts = split_question(asked.question)
         run.standalone = asked.question
         with run.timed("retrieve"):
-            found = self.retriever.find(asked.queries, kb, self.settings.candidates, filters)
+            queries = [*asked.queries, *((part.question, PART_WEIGHT) for part in parts)]
+            found = self.retriever.find(queries, kb, self.settings.candidates, filters)
         run.generation = found.generation
         if not found.passages:
             reason: Reason = "empty_index" if found.empty else "nothing_relevant"
@@ -178,8 +180,29 @@ class Answerer:
         yield Found(passages, found.generation)
         near = near_best(passages)
         passages = (*near, *(p for p in passages if p not in near))
-        read = self._read(run, asked, passages[: len(near)], texts, history)
+        read = self._read_parts(run, parts, passages[: len(near)], texts) if parts else None
+        if read is None:
+            read = self._read(run, asked, passages[: len(near)], texts, history)
         yield self._conclude(run, read, passages, texts)
+
+    def _read_parts(
+        self, run: _Run, parts: Sequence[Part], passages: tuple[Passage, ...], texts: dict[int, str]
+    ) -> _Read | None:
+        """The answers for each of several things, one behind the other; None where one of them is missing."""
+        read = [self._read_once(run, part.question, passages, texts, ()) for part in parts]
+        if not all(self._answers(r) and r.output.kind == "copied" for r in read):
+            return None
+        with run.timed("cite"):
+            draft = compose.side_by_side([part.thing for part in parts], [r.draft for r in read])
+            citations = cite(draft.text, "copied", draft.claims, texts)
+        output = replace(
+            read[0].output,
+            text=draft.text,
+            p_answerable=min(r.output.p_answerable for r in read),
+            confidence=min(r.output.confidence for r in read),
+            relevance=tuple(map(max, *(r.output.relevance for r in read))),
+        )
+        return _Read(output, draft, citations)
 
     def _read(
         self,
@@ -213,10 +236,13 @@ class Answerer:
             draft = compose.draft(question, output, passages, texts)
             draft = compose.with_alternatives(draft, output, passages)
             citations = cite(draft.text, output.kind, draft.claims, texts)
-        return _Read(output, draft.text, citations, draft.disagree)
+        return _Read(output, draft, citations)
 
     def _answers(self, read: _Read) -> bool:
-        return bool(read.answer.strip()) and read.output.p_answerable >= self.threshold and read.supported
+        """The reader's own judgement of what it found, unless a setting says how sure it must be."""
+        least = self.settings.answerable_threshold
+        sure = read.output.answerable if least is None else read.output.p_answerable >= least
+        return bool(read.answer.strip()) and sure and read.supported
 
     def _conclude(self, run: _Run, read: _Read, passages: tuple[Passage, ...], texts: dict[int, str]) -> Answer:
         output = read.output
@@ -231,17 +257,17 @@ class Answerer:
                 run, "nothing_relevant" if best < RELEVANT else "not_answered", passages, output.p_answerable
             )
         with run.timed("cite"):
-            display = compose.display(read.answer, read.citations, texts, self.settings.supporting_sentence)
-            if read.disagree:
-                display = f"不同资料的说法不一致：\n\n{display}"
+            shown = compose.alternatives if read.draft.disagree else compose.display
+            display = shown(read.answer, read.citations, texts, self.settings.supporting_sentence)
         return self._answer(
             run,
             answer=read.answer,
             display=display,
             answerable=True,
             p_answerable=output.p_answerable,
-            reason="sources_disagree" if read.disagree else "answered",
+            reason="sources_disagree" if read.draft.disagree else "answered",
             citations=read.citations,
+            generated=read.draft.generated,
             passages=passages,
         )
 

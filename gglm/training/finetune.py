@@ -119,7 +119,7 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
         step_micro = settings.micro if size == settings.crop else max(1, settings.micro // 2)
         batches = micro_batches(rows, step_micro)
         if writing is not None:
-            batches += writing.batch(step, settings.micro, settings.groups)
+            batches += writing.batch(step, max(1, settings.micro // 2), settings.groups)
         return batches
 
     return stream
@@ -196,7 +196,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         model,
         make_optimizers(model, settings.lr, settings.muon_lr),
         make_stream(settings, tokenizer),
-        {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.5},
+        {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.3},
         settings.run,
         (lambda model: {k: v for look in looks for k, v in look(model).items()}) if looks else None,
         {"data": data_hashes(files), "finetune": {k: str(v) for k, v in vars(settings).items()}},

@@ -1,18 +1,15 @@
 """Token and bigram vectors from a corpus: directional PPMI counts, then a truncated SVD.
 
 The embedding tables start from them (Levy & Goldberg 2014 for PPMI against word2vec; Halko et al.
-2011 for the randomised SVD). Word2Vec and GloVe text files can take the place of the token part.
+2011 for the randomised SVD). Vectors that others made can take their place: `gglm.interop.word_vectors`.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from gglm.errors import DataError
 from gglm.model import ChatGGLM
 from gglm.tokenizer import EOS, SPECIAL, Tokenizer
 from gglm.training.corpus import Shards
@@ -113,41 +110,6 @@ def _svd(matrix: torch.Tensor, dim: int, seed: int) -> Floats:
     small = basis.T @ matrix
     u, squares, _ = torch.linalg.svd(small @ small.T)
     return ((basis @ u[:, :dim]) * squares[:dim].sqrt().sqrt()).numpy().astype(np.float32)
-
-
-def load_text_vectors(path: Path, tokenizer: Tokenizer, vocab: int, dim: int) -> Floats:
-    """Token vectors from a Word2Vec or GloVe text file (``word v1 v2 …``); words not in it stay 0.
-
-    A word of several tokens counts towards each of its tokens (mean). Longer vectors are projected
-    by their first principal directions, shorter ones padded with zeros.
-
-    Raises:
-        DataError: no line of the file is a vector of a known word.
-    """
-    sums, seen, width = None, np.zeros(vocab), 0
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            word, *values = line.rstrip().split(" ")
-            if len(values) < 8 or not word:
-                continue
-            vector = np.array(values, np.float32)
-            if sums is None:
-                width = len(vector)
-                sums = np.zeros((vocab, width), np.float32)
-            if len(vector) != width:
-                continue
-            ids = tokenizer.encode(word)
-            np.add.at(sums, ids, vector / len(ids))
-            np.add.at(seen, ids, 1 / len(ids))
-    if sums is None or not seen.any():
-        raise DataError(f"{path}: no word vectors found; expected lines of «word value value …»")
-    vectors = sums / np.maximum(seen, 1e-6)[:, None]
-    if width > dim:
-        _, _, directions = np.linalg.svd(vectors[seen > 0][:20_000], full_matrices=False)
-        vectors = vectors @ directions[:dim].T
-    out = np.zeros((vocab, dim), np.float32)
-    out[:, : vectors.shape[1]] = vectors
-    return out / (out[seen > 0].std() + 1e-8)
 
 
 @torch.no_grad()

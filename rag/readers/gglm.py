@@ -41,11 +41,6 @@ class GGLMReader:
     def id(self) -> str:
         return self.engine.id
 
-    @property
-    def answerable_threshold(self) -> float:
-        """The calibrated threshold that comes with the weights, 0…1."""
-        return self.engine.answerable_threshold
-
     def read(self, question: str, passages: Sequence[Passage], history: Sequence[Turn] = ()) -> ReaderOutput:
         """Read the passages together; spans are the engine's copied pieces, character for character."""
         if not passages:
@@ -70,7 +65,7 @@ class GGLMReader:
             candidates = [c for c in candidates if pattern.search(texts[c[1]][c[2].start : c[2].end])]
         return ReaderOutput(
             text=text,
-            answerable=reading.answerable and belief * reading.p_answerable >= self.answerable_threshold,
+            answerable=reading.answerable and belief * reading.p_answerable >= self.engine.threshold(len(passages)),
             p_answerable=belief * reading.p_answerable,
             confidence=belief * reading.confidence,
             relevance=reading.relevance,

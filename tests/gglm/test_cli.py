@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from gglm import cli, evaluation, weights
+from gglm import calibration, cli, evaluation, weights
 from gglm.console import fail, friendly_errors
 from gglm.engine import Engine
 from gglm.errors import DataError
@@ -233,7 +233,7 @@ def test_calibration_recovers_a_known_curve() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20_000, 2))
     p = 1 / (1 + np.exp(-(1.5 * x[:, 0] - 0.5 * x[:, 1] + 0.25)))
-    fitted = evaluation.logistic_regression(x, (rng.random(len(p)) < p).astype(float))
+    fitted = calibration.logistic_regression(x, (rng.random(len(p)) < p).astype(float))
     assert fitted == pytest.approx([1.5, -0.5, 0.25], abs=0.08)
 
 
@@ -245,7 +245,7 @@ def test_train_calibrate_updates_the_weights(call: Any, trained: Trained, tmp_pa
     result = call("train", "calibrate", file, "--weights", folder, "--refuse", 0.1, "--json")
     assert result.exit_code == 0, result.output
     engine = Engine.load(folder)
-    assert weights.load(folder).reader.threshold == json.loads(result.stdout)["threshold"]
+    assert weights.load(folder).reader.alone.threshold == json.loads(result.stdout)["alone"]["threshold"]
     items = evaluation.load_items(file)
     report = evaluation.evaluate(engine, items)
     assert report["refusal"]["false_refusals"] <= 0.1

@@ -9,7 +9,7 @@ import torch
 
 from gglm import weights
 from gglm.errors import WeightsError
-from gglm.weights import CONFIG, MODEL, TOKENIZER, ReaderSettings
+from gglm.weights import CONFIG, MODEL, TOKENIZER, Answerability, ReaderSettings
 from tests.gglm.conftest import Trained
 
 
@@ -19,7 +19,7 @@ def folder(trained: Trained, tmp_path: Path) -> Path:
 
 
 def test_what_was_saved_comes_back(trained: Trained, tmp_path: Path) -> None:
-    settings = ReaderSettings(threshold=0.25, margin_weight=2.0)
+    settings = ReaderSettings(alone=Answerability(2.0, threshold=0.25), several=Answerability(certainty=3.0))
     folder = weights.save(
         tmp_path / "new", trained.model, trained.tokenizer.model, "name-1",
         reader=settings, tasks=("对话",), card="# Card\n", meta={"f1": 1.5},
@@ -49,9 +49,9 @@ def test_saving_again_over_itself_keeps_the_tokenizer(folder: Path) -> None:
 
 def test_config_updates_keep_the_rest(folder: Path) -> None:
     before = weights.read_config(folder)
-    weights.update_config(folder, reader=ReaderSettings(threshold=0.75))
+    weights.update_config(folder, reader=ReaderSettings(alone=Answerability(threshold=0.75)))
     after = weights.read_config(folder)
-    assert after["reader"]["threshold"] == 0.75
+    assert after["reader"]["alone"]["threshold"] == 0.75
     assert {k: v for k, v in after.items() if k != "reader"} == {k: v for k, v in before.items() if k != "reader"}
 
 

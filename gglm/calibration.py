@@ -1,0 +1,98 @@
+"""How sure an answer must be: p_answerable and relevance fitted to questions with and without answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gglm import metrics
+from gglm.errors import DataError
+from gglm.evaluation import BATCH, Item, Progress
+from gglm.evaluation_refusal import nearest_passages
+from gglm.types import Source
+from gglm.weights import Answerability, ReaderSettings
+
+if TYPE_CHECKING:
+    from gglm.engine import Engine, Evidence
+
+
+def calibrate(
+    engine: Engine,
+    files: Sequence[Sequence[Item]],
+    max_false_refusals: float = 0.09,
+    others: int = 3,
+    advance: Progress = lambda _: None,
+) -> ReaderSettings:
+    """Settings fitted to files of questions with and without answers.
+
+    Questions are read over their own passage, then over it and its ``others`` nearest of the same file
+    (TF-IDF), as a search would find them; each gets a logistic regression and a threshold of its own. The
+    threshold is the strictest that refuses at most ``max_false_refusals`` of the answerable questions of
+    *each* file.
+
+    Raises:
+        DataError: the files hold no answerable or no unanswerable questions.
+    """
+    labels = np.array([bool(i.golds) for items in files for i in items])
+    if not len(labels) or labels.all() or not labels.any():
+        raise DataError("calibration needs both answerable and unanswerable questions")
+    group = np.repeat(np.arange(len(files)), [len(items) for items in files])
+    own = [[Source(i.context, i.title)] for items in files for i in items]
+    beside = [o for items in files for o in nearest_passages(items, items, others)]
+    asked = [i.question for items in files for i in items]
+    alone = _evidence(engine, asked, own, advance)
+    relevance = logistic_regression(np.array([[e.best_relevance] for e in alone]), labels.astype(float))
+    settings = replace(
+        engine.settings,
+        alone=_fit(alone, labels, group, max_false_refusals),
+        relevance_temperature=float(1 / max(relevance[0], 1e-3)),
+        relevance_bias=float(relevance[1]),
+    )
+    if others:
+        several = _evidence(engine, asked, [o + b for o, b in zip(own, beside, strict=True)], advance)
+        settings = replace(settings, several=_fit(several, labels, group, max_false_refusals))
+    return settings
+
+
+def _evidence(
+    engine: Engine, questions: Sequence[str], sources: Sequence[Sequence[Source]], advance: Progress
+) -> list[Evidence]:
+    found: list[Evidence] = []
+    for at in range(0, len(questions), BATCH):
+        part = slice(at, at + BATCH)
+        found += engine.evidence(list(zip(questions[part], sources[part], strict=True)))
+        advance(len(questions[part]))
+    return found
+
+
+def _fit(found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_false_refusals: float) -> Answerability:
+    """A regression on margin, relevance and certainty, and the strictest threshold for all groups."""
+    x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty) for e in found])
+    w = logistic_regression(x, labels.astype(float))
+    p = 1 / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
+    thresholds = [
+        metrics.refusal_threshold(p[(group == g) & labels].tolist(), max_false_refusals)
+        for g in np.unique(group[labels])
+    ]
+    # A hair lower, so that rounding never refuses the very question that set it.
+    return Answerability(*map(float, w), threshold=max(0.0, min(thresholds) - 1e-6))
+
+
+def logistic_regression(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3, steps: int = 50) -> np.ndarray:
+    """Weights and, last, bias of ``p = σ(x·w + b)`` by Newton's method; x (n, d), y (n,) of 0 and 1."""
+    design = np.concatenate([x, np.ones((len(x), 1))], 1)
+    w = np.zeros(design.shape[1])
+    penalty = ridge * np.eye(len(w))
+    penalty[-1, -1] = 0
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(design @ w, -30, 30)))
+        gradient = design.T @ (p - y) + penalty @ w
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + penalty + 1e-9 * np.eye(len(w))
+        step = np.linalg.solve(hessian, gradient)
+        w -= step / max(1.0, float(np.abs(step).max()) / 5)
+        if np.abs(step).max() < 1e-8:
+            break
+    return w
