@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,10 +58,10 @@ def load(root: Path, kb_id: int, number: int) -> KbIndex:
 
 
 @contextmanager
-def written(root: Path, index: KbIndex) -> Iterator[Path]:
-    """The index's files in a new folder under a passing name, on the disk; gone afterwards unless it
-    was renamed. A lock beside it tells other processes that somebody still works on it."""
-    parent = root / str(index.kb_id)
+def passing(root: Path, kb_id: int) -> Iterator[Path]:
+    """A new folder under a passing name; gone afterwards unless it was renamed. A lock beside it tells
+    other processes that somebody still works on it."""
+    parent = root / str(kb_id)
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"new-{uuid.uuid4().hex[:12]}"
     lock = folder.with_suffix(".lock")
@@ -70,7 +70,16 @@ def written(root: Path, index: KbIndex) -> Iterator[Path]:
         stack.enter_context(FileLock(lock))
         stack.callback(files.remove_folder, folder)
         folder.mkdir()
-        before = files.read_json_or_none(parent / str(index.generation) / MANIFEST) or {"files": {}}
+        yield folder
+
+
+@contextmanager
+def written(root: Path, index: KbIndex, known: Mapping[str, Any] | None = None) -> Iterator[Path]:
+    """The index's files in a new folder under a passing name, on the disk; gone afterwards unless it
+    was renamed. ``known`` are checksums of files that are linked, beyond those of its generation."""
+    with passing(root, index.kb_id) as folder:
+        manifest = root / str(index.kb_id) / str(index.generation) / MANIFEST
+        before = files.read_json_or_none(manifest) or {"files": {}}
         index.vectors.save(folder / "vectors")
         index.lexical.save(folder / "lexical")
         content = {
@@ -79,7 +88,7 @@ def written(root: Path, index: KbIndex) -> Iterator[Path]:
             "embedder": index.embedder,
             "dim": index.vectors.dim,
             "chunks": len(index),
-            "files": _checksums(folder, before["files"]),
+            "files": checksums(folder, {**before["files"], **(known or {})}),
         }
         files.write_json(folder / MANIFEST, content)
         files.sync_folder(folder)
@@ -105,8 +114,8 @@ def sweep(parent: Path, current: int) -> list[int]:
     return [int(folder.name) for folder in parent.iterdir() if folder.name.isdecimal()]
 
 
-def _checksums(folder: Path, known: dict[str, Any]) -> dict[str, Any]:
-    """SHA-256 and size of each file; segment files that were there before are taken as known."""
+def checksums(folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """SHA-256 and size of each file by its path; linked ones that were there before are taken as known."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():

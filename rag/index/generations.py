@@ -4,13 +4,14 @@ A knowledge base's index lies in ``HOME/indexes/<kb id>/<number>/``. A new gener
 beside it under a name of its own, fsynced, renamed and recorded in SQL; whoever reads goes by
 ``kb.generation`` and so sees the old one or the new one, whole. Files that did not change are hard
 links to those of the generation before. What a crash leaves behind is in no record: it is ignored,
-and swept away by the next publisher.
+and swept away by the next publisher. A publish rewrites small segments only; large ones are merged
+afterwards, in the background (rag/index/merging.py).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from sqlalchemy.orm import Session
 from rag.errors import ChatGGLMError, Conflict, IndexUnavailable
 from rag.index import files
 from rag.index.folders import MANIFEST, KbIndex, empty, load, sweep, written
+from rag.index.merging import Merger, is_due
 from rag.index.source import live_chunks, live_ids
 from rag.ports import Embedder, FloatMatrix, IdArray
 from rag.settings import Settings
@@ -57,6 +59,7 @@ class IndexManager:
         self._embedder = embedder
         self._lock = threading.Lock()
         self._opened: dict[int, KbIndex] = {}
+        self._merger = Merger(self)
 
     @property
     def root(self) -> Path:
@@ -104,7 +107,7 @@ class IndexManager:
                     with self._lock:
                         index = self._opened.get(kb_id)
                         if index is None or index.generation != number:
-                            index = self._opened[kb_id] = self._load(kb_id, number)
+                            index = self._opened[kb_id] = self.load(kb_id, number)
                 except IndexUnavailable:
                     if attempt < 4 and self._moved(kb_id, number):
                         continue  # replaced and swept away between the two looks
@@ -118,8 +121,8 @@ class IndexManager:
         with self.database.session() as session:
             return session.scalar(select(KnowledgeBase.generation).where(KnowledgeBase.id == kb_id)) != number
 
-    def _load(self, kb_id: int, number: int) -> KbIndex:
-        """Open a generation's files anew.
+    def load(self, kb_id: int, number: int) -> KbIndex:
+        """Open a generation's files anew; `open` is for reading.
 
         Raises:
             IndexUnavailable: they are missing or damaged.
@@ -174,7 +177,7 @@ class IndexManager:
             kb = get_kb(session, kb_slug)
             kb_id, number = kb.id, kb.generation
             live = live_ids(session, kb_id)
-        index = self._load(kb_id, number)
+        index = self.load(kb_id, number)
         missing = live[~files.member(live, index.lexical.ids())]
         stale = index.lexical.ids()[~files.member(index.lexical.ids(), live)]
         if not len(missing) and not len(stale):
@@ -242,7 +245,23 @@ class IndexManager:
             fresh.lexical.delete(stale)
             return KbIndex(kb_id, index.generation, fresh.embedder, fresh.vectors, fresh.lexical)
 
-        return self._publish(kb_slug, change, load=False)
+        number = self._publish(kb_slug, change, load=False)
+        self.settle(kb_slug)
+        return number
+
+    def settle(self, kb_slug: str) -> int:
+        """Merge what is due now rather than in the background, for a process that ends soon. Everything
+        published can be found all the while. Returns how many merges it took.
+
+        Raises:
+            NotFound, IndexUnavailable: as `publish`.
+        """
+        return self._merger.settle(kb_slug)
+
+    def exchange(self, kb_slug: str, change: Change, session: Session, known: Mapping[str, Any]) -> int:
+        """Publish what ``change`` makes of the current index, in the session's transaction; for merges.
+        ``known`` are the checksums of files that it links. Returns the number of the visible generation."""
+        return self._publish(kb_slug, change, session, known=known)
 
     def verify(self, kb_slug: str) -> VerifyReport:
         """Prove that rows, vectors, postings and checksums agree.
@@ -280,15 +299,16 @@ class IndexManager:
         change: Change,
         session: Session | None = None,
         load: bool = True,
+        known: Mapping[str, Any] | None = None,
     ) -> int:
         if session is not None:
             kb = self._locked(session, kb_slug)
             index = self._changed(kb.id, kb.generation, change, load)
             if index is None:
                 return kb.generation
-            with written(self.root, index) as folder:
+            with written(self.root, index, known) as folder:
                 number = self._record(session, kb.id, kb.generation, folder)
-            self._sweep_after(session, kb.id)
+            self._afterwards(session, kb.id, kb_slug if is_due(index) else None)
             return number
         with self.database.session() as reader:
             kb_id = get_kb(reader, kb_slug).id
@@ -305,13 +325,15 @@ class IndexManager:
                         continue  # one who publishes within a transaction was faster: again, on top of it
                     number = self._record(writer, kb_id, number, folder)
                 self._sweep(kb_id)
+                if is_due(index):
+                    self._merger.report(kb_slug)
                 return number
         raise Conflict(f"Too many processes publish to «{kb_slug}» at the same time; try again.")
 
     def _changed(self, kb_id: int, number: int, change: Change, load: bool) -> KbIndex | None:
         """What the new generation shall be; loaded anew, because the opened one is being read."""
         if load:
-            return change(self._load(kb_id, number))
+            return change(self.load(kb_id, number))
         return change(empty(kb_id, number, self.embedder_id))
 
     @staticmethod
@@ -355,10 +377,14 @@ class IndexManager:
         session.flush()
         return number + 1
 
-    def _sweep_after(self, session: Session, kb_id: int) -> None:
+    def _afterwards(self, session: Session, kb_id: int, due: str | None) -> None:
+        """Once the session has committed: sweep up, and report a knowledge base in which a merge is due."""
+
         def committed(_: Session) -> None:
             with suppress(OSError, ChatGGLMError):  # what stays is swept the next time
                 self._sweep(kb_id)
+            if due is not None:
+                self._merger.report(due)
 
         event.listen(session, "after_commit", committed, once=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ B = 0.75
 LONG_SHARE = 1 / 32
 """A term in more than this share of a segment's documents has a long row."""
 _LONG_AT_LEAST = 256
-_BUILD = 4096
+_BUILD = 2048
 """Texts whose postings are made at once."""
 
 
@@ -30,6 +31,7 @@ class Bm25Index(Segmented[Segment]):
 
     state_file = "lexical.json"
     segment_type = Segment
+    largest: ClassVar[int] = 1 << 17
 
     def add(self, ids: Sequence[int] | IdArray, texts: Sequence[str]) -> None:
         """Index texts under chunk ids.

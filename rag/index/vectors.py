@@ -1,33 +1,29 @@
-"""Vectors by chunk id on FAISS: exact inner product, in memory-mapped segments."""
+"""Vectors by chunk id on FAISS: inner product, in memory-mapped segments."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rag.index import files
+from rag.index import files, kinds
+from rag.index.kinds import Kind, Sizes, faiss
 from rag.index.segments import Mask, Segmented
 from rag.ports import FloatMatrix, IdArray
 
-_BITMAP_IDS = 1 << 28
-"""Up to this id, a selector is a bitmap (32 MiB at most); beyond, a hash set."""
-
-
-def _faiss() -> Any:
-    """FAISS, imported on first use; its stubs do not know its Python layer."""
-    import faiss
-
-    return faiss
+_SAMPLE = 200
+"""Vectors of an approximate segment that a check searches for."""
+_FOUND = 0.95
+"""Share of them, at least, that must find themselves."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """An immutable `faiss.IndexIDMap2` over `faiss.IndexFlatIP`."""
+    """An immutable `faiss.IndexIDMap` over one of the `kinds`."""
 
     index: Any
     ids: IdArray
@@ -36,43 +32,66 @@ class Segment:
     folder: Path | None = None
     buffer: Any = None
     """The mapped file that the index reads from; must live as long as the index."""
+    inner: Any = field(init=False, repr=False)
+    """The index under the id map; it counts from 0."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inner", faiss().downcast_index(self.index.index))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def vectors(self) -> FloatMatrix:
-        """float32 (n, dim) in the order of ``ids``, a view."""
-        faiss = _faiss()
-        flat = faiss.downcast_index(self.index.index)
-        view: FloatMatrix = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
-        return view
+    def kind(self) -> Kind:
+        """Flat, graph or inverted lists."""
+        return kinds.kind_of(self.inner)
 
-    def nearest(self, queries: FloatMatrix, k: int, mask: Mask) -> tuple[IdArray, FloatMatrix]:
-        """The ``k`` best of the vectors whose ``mask`` is True; −1 where there are fewer."""
-        faiss = _faiss()
-        if mask.all():
-            scores, ids = self.index.search(queries, k)
-            return ids, scores
-        chosen = self.ids[mask]
-        if not len(chosen):
+    @property
+    def vectors(self) -> FloatMatrix:
+        """float32 (n, dim) in the order of ``ids``; a copy if the kind is ivf, else a view."""
+        return kinds.vectors_of(self.inner)
+
+    def nearest(self, queries: FloatMatrix, k: int, mask: Mask, exact: bool = True) -> tuple[IdArray, FloatMatrix]:
+        """The ``k`` best of the vectors whose ``mask`` is True: ids and cosines, both (q, k); −1 where
+        there are fewer. What an approximate search leaves too short is searched exactly."""
+        left = int(mask.sum())
+        if not left:
             return np.full((len(queries), k), -1, dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
-        if int(chosen.max()) < _BITMAP_IDS:
-            bits = np.zeros((int(chosen.max()) // 8 + 1) * 8, dtype=bool)
-            bits[chosen] = True
-            selector = faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
-        else:
-            selector = faiss.IDSelectorBatch(chosen)
-        scores, ids = self.index.search(queries, k, params=faiss.SearchParameters(sel=selector))
-        return ids, scores
+        selector = None
+        if left < len(self):
+            selector = faiss().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        scores, positions = kinds.search(self.inner, queries, k, selector, exact)
+        short = (positions[:, : min(k, left)] < 0).any(axis=1) if not exact else np.zeros(len(queries), dtype=bool)
+        if short.any():
+            scores[short], positions[short] = kinds.search(self.inner, queries[short], k, selector, exact=True)
+        return np.where(positions >= 0, self.ids[positions], -1), scores
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the index itself, in words."""
+        if len(np.unique(self.ids)) != len(self.ids):
+            yield f"Segment {self.name}: a chunk id occurs twice."
+        if self.kind == "ivf":
+            listed = np.concatenate([kinds.ivf_list(self.inner, n)[0] for n in range(self.inner.nlist)])
+            if not np.array_equal(np.sort(listed), np.arange(len(self))):
+                yield f"Segment {self.name}: the lists do not hold each vector once."
+                return
+        vectors = self.vectors
+        bad = self.ids[~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3)]
+        if len(bad):
+            yield f"Segment {self.name}: {len(bad)} vectors are not of unit length, that of chunk {bad[0]} first."
+        elif self.kind != "flat" and len(self):
+            sample = np.ascontiguousarray(vectors[:: max(1, len(self) // _SAMPLE)])
+            scores, _ = kinds.search(self.inner, sample, 1, None, exact=False)
+            found = float(np.mean(scores[:, 0] > 1 - 1e-3))
+            if found < _FOUND:
+                yield f"Segment {self.name}: only {found:.0%} of its vectors find themselves."
 
     def save(self, folder: Path) -> Segment:
         """Its file in ``folder``: linked if it has one already, else written. Returns it from there."""
-        faiss = _faiss()
         target = folder / f"{self.name}.faiss"
         if not files.link(self.folder, target):
             # Through Python: FAISS itself cannot open every path, and does not fsync.
-            files.write_bytes(target, memoryview(faiss.serialize_index(self.index)))
+            files.write_bytes(target, memoryview(faiss().serialize_index(self.index)))
         return Segment.open(folder, self.name)
 
     @classmethod
@@ -82,33 +101,41 @@ class Segment:
         Raises:
             IndexUnavailable: the file is missing or damaged.
         """
-        faiss = _faiss()
         path = folder / f"{name}.faiss"
         try:
             buffer = np.memmap(path, dtype=np.uint8, mode="r")
-            if hasattr(faiss, "ZeroCopyIOReader"):
-                index = faiss.read_index(faiss.ZeroCopyIOReader(faiss.swig_ptr(buffer), buffer.size))
+            if hasattr(faiss(), "ZeroCopyIOReader"):
+                index = faiss().read_index(faiss().ZeroCopyIOReader(faiss().swig_ptr(buffer), buffer.size))
             else:
-                index = faiss.deserialize_index(np.array(buffer))
-            ids = faiss.vector_to_array(index.id_map)
+                index = faiss().deserialize_index(np.array(buffer))
+            ids = faiss().vector_to_array(index.id_map)
+            segment = cls(index, ids, name, folder, buffer)
+            if segment.inner.ntotal != len(ids):
+                raise ValueError(f"{segment.inner.ntotal} vectors for {len(ids)} ids")
+            _ = segment.kind
         except (OSError, ValueError, RuntimeError, AttributeError) as error:
             raise files.damaged(path, str(error).splitlines()[0]) from error
-        return cls(index, ids, name, folder, buffer)
+        return segment
 
     @classmethod
-    def build(cls, ids: IdArray, vectors: FloatMatrix) -> Segment:
-        """A segment in memory."""
-        faiss = _faiss()
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
-        index.add_with_ids(vectors, ids)
-        return cls(index, np.array(ids), uuid.uuid4().hex[:16])
+    def build(
+        cls, ids: IdArray, vectors: FloatMatrix, kind: Kind = "flat", stop: Callable[[], bool] = kinds.never
+    ) -> Segment:
+        """A segment in memory.
+
+        Raises:
+            kinds.Stopped: ``stop`` said so.
+        """
+        return cls(kinds.build(ids, vectors, kind, stop), np.array(ids), uuid.uuid4().hex[:16])
 
 
 class FaissStore(Segmented[Segment]):
-    """The `VectorStore` port."""
+    """The `VectorStore` port. Without filters, large segments are searched approximately; with them,
+    exactly."""
 
     state_file = "vectors.json"
     segment_type = Segment
+    largest: ClassVar[int] = 1 << 18
 
     def __init__(self, dim: int = 0, segments: Sequence[Segment] = (), dead: IdArray | None = None) -> None:
         self._dim = dim
@@ -134,16 +161,31 @@ class FaissStore(Segmented[Segment]):
             self._compact()
 
     def _merge(self, segments: Sequence[Segment], kept: Sequence[Mask]) -> Segment:
-        return Segment.build(
-            np.concatenate([s.ids[k] for s, k in zip(segments, kept, strict=True)]),
-            np.concatenate([s.vectors[k] for s, k in zip(segments, kept, strict=True)]),
-        )
+        return Segment.build(*_joined(segments, kept))
+
+    def merged(
+        self, names: Collection[str], sizes: Sizes = kinds.FLAT, stop: Callable[[], bool] = kinds.never
+    ) -> Segment:
+        """One segment, in memory, of those named, without what is deleted in them, of the kind that
+        ``sizes`` say.
+
+        Raises:
+            kinds.Stopped: ``stop`` said so.
+        """
+        ids, vectors = _joined(*self._chosen(names))
+        return Segment.build(ids, vectors, sizes.kind(len(ids)), stop)
 
     def search(
-        self, queries: FloatMatrix, k: int, allowed: IdArray | None = None, excluded: IdArray | None = None
+        self,
+        queries: FloatMatrix,
+        k: int,
+        allowed: IdArray | None = None,
+        excluded: IdArray | None = None,
+        exact: bool = False,
     ) -> tuple[IdArray, FloatMatrix]:
         """The ``k`` nearest for each of q queries: ids int64 (q, k) and cosines float32 (q, k), best
-        first, equal ones by id; −1 and 0 where fewer vectors are allowed.
+        first, equal ones by id; −1 and 0 where fewer vectors are allowed. A search with ``allowed`` or
+        ``excluded`` is exact.
 
         Raises:
             ValueError: the queries have another number of dimensions.
@@ -156,8 +198,9 @@ class FaissStore(Segmented[Segment]):
         if queries.shape[1] != self.dim:
             raise ValueError(f"queries of {self.dim} dimensions are needed, not {queries.shape[1]}")
         masks = self._masks(allowed, excluded)
+        exact = exact or allowed is not None or excluded is not None
         found = [
-            segment.nearest(queries, min(k, len(segment)), mask)
+            segment.nearest(queries, min(k, len(segment)), mask, exact)
             for segment, mask in zip(self._segments, masks, strict=True)
         ]
         all_ids = np.concatenate([i for i, _ in found], axis=1)
@@ -177,3 +220,11 @@ def check_vectors(vectors: FloatMatrix) -> None:
         raise ValueError(f"float32 (n, dim) is needed, not {vectors.dtype} {vectors.shape}")
     if not np.all(np.abs(np.linalg.norm(vectors, axis=1) - 1) < 1e-3):
         raise ValueError("vectors must have unit length")
+
+
+def _joined(segments: Sequence[Segment], kept: Sequence[Mask]) -> tuple[IdArray, FloatMatrix]:
+    """Ids and vectors of several segments, without those whose ``kept`` is False."""
+    return (
+        np.concatenate([s.ids[k] for s, k in zip(segments, kept, strict=True)]),
+        np.concatenate([s.vectors[k] for s, k in zip(segments, kept, strict=True)]),
+    )

@@ -1,4 +1,4 @@
-"""SIGKILL in the middle of publishing, at every kind of step, in real processes on real files."""
+"""SIGKILL in the middle of publishing and merging, at every kind of step, in real processes on real files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
+from rag.index import segments
 from rag.index.generations import IndexManager
+from rag.index.merging import Merger
 from rag.index.text import index_text
 from rag.settings import Settings
 from rag.store.documents import (
@@ -65,7 +67,9 @@ def die_at(step: int, engine: Engine) -> Callable[[], int]:
 
 
 class Scene:
-    """Two documents indexed; the act replaces one and adds another."""
+    """Two documents indexed; the act replaces one and adds another, or merges their two segments."""
+
+    merges = False
 
     def __init__(self, home: Path) -> None:
         self.settings = Settings(home=home)
@@ -80,6 +84,19 @@ class Scene:
         gone = version_chunk_ids(session, old.document) if old else []
         new = NewVersion("0" * 64, "text/plain", len(text), text)
         return replace_version(session, kb, path, "题", new, [NewChunk(0, len(text))])[2], gone
+
+    def change(self, together: bool) -> None:
+        """What is killed."""
+        if self.merges:
+            self.indexes.settle("default")
+        else:
+            self.act(CHANGE, together)
+
+    def changed(self) -> bool:
+        """Whether the change can be seen."""
+        if self.merges:
+            return len(self.indexes.open("default").lexical.segments) == 1
+        return self.contents() != BEFORE
 
     def act(self, contents: dict[str, str], together: bool) -> None:
         """Store and publish; ``together`` in one transaction, else one after the other."""
@@ -130,24 +147,24 @@ def forked(work: Callable[[], None]) -> int:
 def count_steps(home: Path, together: bool, report: Path) -> None:
     scene = Scene(home)
     steps = die_at(-1, scene.database.engine)
-    scene.act(CHANGE, together)
+    scene.change(together)
     report.write_text(str(steps()))
 
 
 def killed_at(step: int, home: Path, together: bool) -> None:
     scene = Scene(home)
     die_at(step, scene.database.engine)
-    scene.act(CHANGE, together)
+    scene.change(together)
     os.kill(os.getpid(), signal.SIGKILL)  # beyond the last step: everything was acknowledged
 
 
 def check(home: Path, together: bool, note: Path) -> None:
     """The state after the kill, healed and whole again; notes down which of the two it was."""
     scene = Scene(home)
-    contents = scene.contents()
-    assert contents in (BEFORE, BEFORE | CHANGE), f"half of a transaction: {contents}"
+    contents, changed = scene.contents(), scene.changed()
+    assert contents in ([BEFORE] if scene.merges else [BEFORE, BEFORE | CHANGE]), f"half of a transaction: {contents}"
     report = scene.indexes.verify("default")
-    if together:
+    if together or scene.merges:
         assert report.ok, f"rows and index came apart: {report.problems}"
     index = scene.indexes.open("default")
     assert len(index.vectors) == len(index.lexical), "readers see a whole generation, whatever happened"
@@ -160,7 +177,9 @@ def check(home: Path, together: bool, note: Path) -> None:
     assert report.ok, report.problems
     folder = scene.settings.home / "indexes" / "1"
     assert not list(folder.glob("new-*")), "the next publisher sweeps up"
-    note.write_text("before" if contents == BEFORE else "after")
+    scene.indexes.settle("default")
+    assert scene.indexes.verify("default").ok
+    note.write_text("after" if changed else "before")
 
 
 def every_step(root: Path, together: bool, stride: int) -> dict[str, int]:
@@ -169,7 +188,8 @@ def every_step(root: Path, together: bool, stride: int) -> dict[str, int]:
 
     def begin() -> None:
         scene = Scene(start)
-        scene.act(BEFORE, together)
+        for path, text in BEFORE.items():  # one segment each, where segments are sealed at once
+            scene.act({path: text}, together)
         scene.close()
 
     assert forked(begin) == 0
@@ -189,10 +209,10 @@ def every_step(root: Path, together: bool, stride: int) -> dict[str, int]:
     return outcomes
 
 
-@pytest.mark.parametrize("together", [True, False], ids=["one transaction", "rows, then index"])
-def test_killed_at_steps_of_publishing(tmp_path: Path, together: bool) -> None:
+@pytest.mark.parametrize("act", ["one transaction", "rows, then index", "merge"])
+def test_killed_at_steps_of_publishing(tmp_path: Path, act: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.rag.test_index_crash", str(tmp_path), str(int(together)), STRIDE],
+        [sys.executable, "-m", "tests.rag.test_index_crash", str(tmp_path), act, STRIDE],
         capture_output=True,
         text=True,
         timeout=600,
@@ -240,4 +260,8 @@ def test_killed_at_random_moments_while_two_publish(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(every_step(Path(sys.argv[1]), bool(int(sys.argv[2])), int(sys.argv[3]))))
+    if sys.argv[2] == "merge":
+        segments.OPEN = 1  # every segment is sealed
+        Scene.merges = True
+        Merger.report = lambda self, kb_slug: None  # type: ignore[method-assign]
+    print(json.dumps(every_step(Path(sys.argv[1]), sys.argv[2] != "rows, then index", int(sys.argv[3]))))

@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -212,8 +212,8 @@ def test_a_publisher_that_is_overtaken_goes_again(place: Place, monkeypatch: pyt
     overtaken: list[int] = []
 
     @contextmanager
-    def written(root: Path, index: KbIndex) -> Iterator[Path]:
-        with real(root, index) as folder:
+    def written(root: Path, index: KbIndex, known: Mapping[str, object] | None = None) -> Iterator[Path]:
+        with real(root, index, known) as folder:
             if not overtaken:
                 overtaken.append(index.generation)
                 text = "加班费另算"

@@ -158,7 +158,7 @@ def test_small_additions_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_large_segment_masks_its_dead_until_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SMALL", 10)
+    monkeypatch.setattr(segments, "OPEN", 10)
     index = made([f"编号 N{i}" for i in range(100)], first=0)
     before = index.segments[0]
     index.delete(range(20))
@@ -166,12 +166,14 @@ def test_a_large_segment_masks_its_dead_until_they_are_many(monkeypatch: pytest.
     assert len(index) == 80
     assert 7 not in index.search("N7", 100)[0]
     index.delete([20])
-    assert len(index.segments[0]) == 79
+    assert index.due() == (before.name,)
+    assert index.replace(index.due(), index.merged(index.due()))
+    assert [len(s) for s in index.segments] == [79]
     assert index.search("N21", 1)[0].tolist() == [21]
 
 
 def test_segments_above_the_limit_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "LARGEST", 16)
+    monkeypatch.setattr(Bm25Index, "largest", 16)
     index = Bm25Index()
     for number in range(40):
         index.add([number], [f"N{number}"])

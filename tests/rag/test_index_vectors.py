@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.errors import IndexUnavailable
-from rag.index import segments, vectors
+from rag.index import segments
+from rag.index.kinds import Kind, Sizes, Stopped, ivf_list
 from rag.index.vectors import FaissStore
 from rag.ports import FloatMatrix
 
@@ -74,11 +75,96 @@ def test_equal_scores_are_ordered_by_id() -> None:
     assert store.search(row, 3)[0].tolist() == [[3, 7, 9]]
 
 
-def test_large_ids_take_the_other_selector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "_BITMAP_IDS", 5)
-    store = made(20)
+def test_ids_may_be_as_large_as_a_database_makes_them() -> None:
     rows = unit(20)
-    assert store.search(rows[:1], 2, allowed=np.array([11, 13]))[0].tolist()[0] in ([11, 13], [13, 11])
+    ids = np.arange(20) + (1 << 62)
+    store = FaissStore()
+    store.add(ids, rows)
+    assert set(store.search(rows[:1], 2, allowed=ids[[11, 13]])[0].tolist()[0]) == set(ids[[11, 13]].tolist())
+
+
+KINDS: list[Kind] = ["hnsw", "ivf"]
+
+
+def approximate(kind: Kind, count: int = 600) -> FaissStore:
+    """A store whose vectors all lie in one merged segment of that kind."""
+    store = made(count)
+    sizes = Sizes(1, 1 << 40) if kind == "hnsw" else Sizes(1 << 40, 1)
+    names = [s.name for s in store.segments]
+    assert store.replace(names, store.merged(names, sizes))
+    assert [s.kind for s in store.segments] == [kind]
+    return store
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_approximate_kinds_find_nearly_all_that_the_exact_one_finds(kind: Kind) -> None:
+    store, exact = approximate(kind), made(600)
+    assert np.array_equal(store.segments[0].vectors, exact.segments[0].vectors)
+    found, right = store.search(unit(50, 9), 10)[0], exact.search(unit(50, 9), 10)[0]
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), right.tolist(), strict=True)])
+    assert recall > 0.9
+    assert np.array_equal(store.search(unit(50, 9), 10, exact=True)[0], right)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_filters_are_exact_in_every_kind(kind: Kind) -> None:
+    store, exact = approximate(kind), made(600)
+    for allowed in (np.array([3, 77, 400]), np.arange(0, 600, 2), np.arange(600)):
+        for mine, right in zip(
+            store.search(unit(20, 9), 10, allowed=allowed), exact.search(unit(20, 9), 10, allowed=allowed), strict=True
+        ):
+            assert mine == pytest.approx(right, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_deleted_is_masked_and_the_rest_still_fills_the_results(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "OPEN", 10)
+    store = approximate(kind)
+    store.delete(range(590))
+    assert len(store.segments[0]) == 600, "a sealed segment is masked, not rewritten"
+    found = store.search(unit(20, 9), 10)[0]
+    assert all(sorted(row) == list(range(590, 600)) for row in found.tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_approximate_kinds_are_saved_opened_and_made_the_same_again(kind: Kind, tmp_path: Path) -> None:
+    store = approximate(kind)
+    store.save(tmp_path / "a")
+    opened = FaissStore.open(tmp_path / "a")
+    assert [s.kind for s in opened.segments] == [kind]
+    again = approximate(kind)
+    for mine, theirs, other in zip(*(s.search(unit(20, 9), 10) for s in (store, opened, again)), strict=True):
+        assert np.array_equal(mine, theirs)
+        assert np.array_equal(mine, other)
+    assert list(opened.segments[0].problems()) == []
+
+
+def test_a_check_finds_an_index_that_does_not_find() -> None:
+    segment = approximate("hnsw", 3000).segments[0]
+    rows = segment.vectors
+    rows[:] = rows[::-1].copy()  # the graph now links strangers
+    assert "find themselves" in " ".join(segment.problems())
+    rows[5] *= 2
+    assert "unit length" in " ".join(segment.problems())
+    lists = approximate("ivf").segments[0]
+    longest = max(range(lists.inner.nlist), key=lists.inner.invlists.list_size)
+    positions, _ = ivf_list(lists.inner, longest)
+    positions[0] = positions[1]
+    assert "each vector once" in " ".join(lists.problems())
+
+
+def test_which_kind_by_size() -> None:
+    sizes = Sizes(hnsw_from=100, ivf_from=1000)
+    assert [sizes.kind(n) for n in (0, 99, 100, 999, 1000)] == ["flat", "flat", "hnsw", "hnsw", "ivf"]
+    assert Sizes(hnsw_from=1000, ivf_from=100).kind(5000) == "ivf", "so the graph can be left out"
+
+
+def test_building_can_be_stopped() -> None:
+    store = made(100)
+    with pytest.raises(Stopped):
+        store.merged([s.name for s in store.segments], Sizes(1, 1 << 40), lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +225,17 @@ def test_opened_files_are_mapped_not_read(tmp_path: Path) -> None:
 
 
 def test_a_large_segment_masks_its_dead_until_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SMALL", 10)
+    monkeypatch.setattr(segments, "OPEN", 10)
     store = made(100)
     before = store.segments[0]
     store.delete(range(20))
     assert store.segments[0] is before
     assert store.search(unit(100)[:20], 1)[0].min() >= 20
+    assert store.due() == ()
     store.delete([20])
-    assert len(store.segments[0]) == 79
+    assert store.due() == (before.name,)
+    assert store.replace(store.due(), store.merged(store.due()))
+    assert [len(s) for s in store.segments] == [79]
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "garbage"])
