@@ -30,6 +30,13 @@ Preset = Annotated[str, typer.Option(help="tiny, small or base.")]
 Vectors = Annotated[Path | None, typer.Option(help="Start the embeddings from these (`train vectors`).")]
 Seed = Annotated[int, typer.Option(help="Same seed, same run.")]
 Threads = Annotated[int, typer.Option(min=1, max=64, help="Torch threads.")]
+_SOURCE = typer.Option(
+    "--source",
+    metavar="KIND[:WEIGHT]=FILE[,FILE…]",
+    help="What the decoder learns from (repeatable); kinds: answers, dialogue, rewriting, summary, translation, "
+    "back_translation. The weight is its share of the steps.",
+)
+Sources = Annotated[list[str] | None, _SOURCE]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 
@@ -39,7 +46,7 @@ def register(group: typer.Typer) -> None:
         group.command()(command)
 
 
-def _settings(out: Path, minutes: float, steps: int, seed: int, device: str, threads: int) -> Any:
+def _settings(out: Path, minutes: float, steps: int, seed: int, device: str, threads: int, decay: float = 0.6) -> Any:
     import torch
 
     from gglm.training.trainer import RunSettings
@@ -49,7 +56,25 @@ def _settings(out: Path, minutes: float, steps: int, seed: int, device: str, thr
     if device != "cpu" and not torch.cuda.is_available():
         raise typer.BadParameter(f"--device {device}: this machine has no GPU that torch can use")
     torch.set_num_threads(threads)
-    return RunSettings(out=out, minutes=minutes, steps=steps, seed=seed, device=device)
+    return RunSettings(out=out, minutes=minutes, steps=steps, seed=seed, device=device, decay=decay)
+
+
+def _sources(texts: list[str]) -> list[Any]:
+    """``KIND[:WEIGHT]=FILE,…`` to a `WritingSource` each."""
+    from gglm.training.writing import WritingSource
+
+    sources = []
+    for text in texts:
+        kind, _, files = text.partition("=")
+        kind, _, weight = kind.partition(":")
+        try:
+            share = float(weight or 1)
+        except ValueError:
+            raise typer.BadParameter(f"--source {text}: the weight {weight!r} is not a number") from None
+        if not files or share <= 0:
+            raise typer.BadParameter(f"--source {text}: expected KIND[:WEIGHT]=FILE[,FILE…], the weight above 0")
+        sources.append(WritingSource(kind, tuple(Path(f) for f in files.split(",")), share))
+    return sources
 
 
 def _preset(name: str) -> str:
@@ -152,11 +177,21 @@ def finetune(
     out: Run = Path("runs/reader"),
     minutes: Minutes = 0,
     steps: Steps = 0,
-    init: Annotated[Path | None, typer.Option(help="checkpoint.pt of a run to start from.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from this checkpoint.pt or weights folder (the shipped one, say).")
+    ] = None,
     preset: Preset = "small",
     shards: Annotated[Path | None, typer.Option(help="Mix in recurring-span examples from these shards.")] = None,
     mixed: Annotated[float, typer.Option(min=0, max=0.9, help="Share of rows that come from the shards.")] = 0.33,
     vectors: Vectors = None,
+    answers: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of questions whose answer the decoder learns to write too.")
+    ] = 0.0,
+    source: Sources = None,
+    rows: Annotated[int, typer.Option(min=1, help="Questions (and recurring-span rows) a step.")] = 24,
+    rate: Annotated[float, typer.Option(min=1e-6, help="Peak learning rate of AdamW.")] = 1.5e-3,
+    muon_rate: Annotated[float, typer.Option(min=1e-5, help="Peak learning rate of Muon.")] = 0.015,
+    decay: Annotated[float, typer.Option(min=0.01, max=1, help="Last part of the run, in which the rates fall.")] = 0.6,
     dev: Annotated[list[Path] | None, typer.Option(help="Questions to score on while training.")] = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -169,23 +204,17 @@ def finetune(
     files = [*(questions or []), *(data or [])]
     if not files:
         raise typer.BadParameter("name at least one file of questions")
-    run = _settings(out, minutes, steps, seed, device, threads)
+    run = _settings(out, minutes, steps, seed, device, threads, decay)
     settings = FinetuneSettings(
-        run, tokenizer, files, shards, vectors, init, preset=_preset(preset), pretraining=mixed, dev=dev or []
-    )
+        run, tokenizer, files, shards, vectors, init, preset=_preset(preset), pretraining=mixed, dev=dev or [],
+        rows=rows, lr=rate, muon_lr=muon_rate, answers=answers, writing=_sources(source or []),
+    )  # fmt: skip
     train(settings)
 
 
 @friendly_errors
 def write(
-    source: Annotated[
-        list[str],
-        typer.Option(
-            metavar="KIND[:WEIGHT]=FILE[,FILE…]",
-            help="What to learn from (repeatable); kinds: answers, dialogue, rewriting, summary, translation, "
-            "back_translation. The weight is its share of the steps.",
-        ),
-    ],
+    source: Annotated[list[str], _SOURCE],
     tokenizer: TokenizerFile,
     init: Annotated[Path, typer.Option(help="checkpoint.pt of the reader's run.")],
     out: Run = Path("runs/writer"),
@@ -200,21 +229,9 @@ def write(
     """Teach the decoder to write: answers, small talk, stand-alone questions, summaries, translations."""
     from gglm.training.write import WriteSettings
     from gglm.training.write import write as train
-    from gglm.training.writing import WritingSource
 
-    sources = []
-    for text in source:
-        kind, _, files = text.partition("=")
-        kind, _, weight = kind.partition(":")
-        try:
-            share = float(weight or 1)
-        except ValueError:
-            raise typer.BadParameter(f"--source {text}: the weight {weight!r} is not a number") from None
-        if not files or share <= 0:
-            raise typer.BadParameter(f"--source {text}: expected KIND[:WEIGHT]=FILE[,FILE…], the weight above 0")
-        sources.append(WritingSource(kind, tuple(Path(f) for f in files.split(",")), share))
     run = _settings(out, minutes, steps, seed, device, threads)
-    train(WriteSettings(run, tokenizer, init, sources, decoder_init=decoder, freeze_encoder=not unfreeze))
+    train(WriteSettings(run, tokenizer, init, _sources(source), decoder_init=decoder, freeze_encoder=not unfreeze))
 
 
 @friendly_errors
@@ -264,8 +281,8 @@ def calibrate(
     from dataclasses import asdict
     from functools import partial
 
-    from gglm.cli import load_engine
     from gglm.calibration import calibrate as fit
+    from gglm.cli import load_engine
     from gglm.evaluation import load_items
     from gglm.weights import update_config
 
