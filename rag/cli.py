@@ -21,12 +21,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
     """Add the commands of retrieval and answering, and those of knowledge bases and documents."""
-    from rag import cli_kb
+    from rag import cli_embed, cli_kb, cli_own
 
     app.command()(search)
     app.command()(ask)
     app.command()(chat)
     cli_kb.register(app, groups)
+    cli_own.register(app, groups)
+    cli_embed.register(app, groups)
 
 
 @friendly_errors

@@ -45,6 +45,10 @@ _DATE = (
     r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|每?(?:周|星期|礼拜)[一二三四五六日天]"
 )
 _DATES = rf"(?:{_DATE})(?:{_TO}(?:{_DATE}))?"
+FORMS = {name: re.compile(form) for name, form in (
+    ("money", _MONEY), ("percent", _PERCENT), ("length", _LENGTH), ("date", _DATES), ("clock", _CLOCKS)
+)}  # fmt: skip
+"""The forms by name, to find figures with."""
 _UNITS = {  # how a question may name a unit → how its answer may
     "回": "次回",
     "趟": "趟次班",
