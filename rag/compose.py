@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from rag.cite import Evidence
 from rag.text import key, sentence_around, terms
 from rag.types import Citation, Passage, ReaderOutput, Span
+from rag.verdict import verdict
 
 NOT_FOUND = "资料中没有找到这个问题的答案。"
 NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
@@ -32,6 +33,12 @@ _PROCEDURE = re.compile(r"步骤|流程|方法|如下|操作|依次|按以下|�
 _SEPARATOR = re.compile(r"[\s|:+-]*-[\s|:+-]*")
 _FIGURE = re.compile(r"[\d一二三四五六七八九十百千万两半.]+")
 _MAX_LIST_CHARS = 600
+_DATE = r"(?:(?:19|20)\d\d\s?年(?:\s?\d{1,2}\s?月(?:\s?\d{1,2}\s?日)?)?|(?:19|20)\d\d[-./]\d{1,2}[-./]\d{1,2})"
+_DATED = re.compile(
+    rf"(?:日期|时间|发布|印发|修订|更新|制定)[于：:\s]{{0,3}}(?P<after>{_DATE})|"
+    rf"(?P<before>{_DATE})\s?(?:起|版|施行|实施|执行|生效|发布|印发|修订|更新|制定)|^\s*(?P<alone>{_DATE})\s*$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +48,23 @@ class Draft:
     text: str
     claims: tuple[Evidence, ...]
     disagree: bool = False
+    generated: tuple[Span, ...] = ()
+    """Stretches of the text that no source holds; see `rag.types.Answer`."""
 
 
 def draft(question: str, output: ReaderOutput, passages: Sequence[Passage], texts: Mapping[int, str]) -> Draft:
-    """The reader's output as an answer with claims: lists completed, table rows with their header."""
+    """The reader's output as an answer with claims: lists completed and cited item by item, table rows with
+    their header, yes or no where the sentence says so.
+    """
     whole = [(passages[i], source) for i, source, span in output.spans if span == Span(0, len(output.text))]
     if output.kind == "copied" and len(output.spans) == 1 and whole:
         passage, source = whole[0]
-        if widened := _whole_list(question, passage, source):
-            text = passage.text[widened.start : widened.end]
-            return Draft(text, (Evidence(passage, widened, Span(0, len(text)), output.confidence),))
+        if items := _whole_list(question, passage, source):
+            return _joined([(passage, item, output.confidence) for item in items])
         if parts := _table_parts(passage, source, texts.get(passage.version_id, "")):
             return _joined([(passage, part, output.confidence) for part in parts])
+        if said := _said_yes_or_no(question, passage, source, output.confidence):
+            return said
     return Draft(
         output.text,
         tuple(Evidence(passages[i], source, span, output.confidence) for i, source, span in output.spans),
@@ -64,7 +76,7 @@ def with_alternatives(draft: Draft, output: ReaderOutput, passages: Sequence[Pas
 
     Only short, whole answers are compared. Two of them differ when neither holds the other.
     """
-    if output.kind != "copied" or len(draft.claims) != 1 or len(draft.text) > 30:
+    if output.kind != "copied" or len(draft.claims) != 1 or len(draft.text) > 30 or draft.generated:
         return draft
     claim = draft.claims[0]
     kept = [(claim.passage, claim.source, claim.score)]
@@ -85,6 +97,31 @@ def with_alternatives(draft: Draft, output: ReaderOutput, passages: Sequence[Pas
     return replace(_joined(kept[:3], separator="；"), disagree=True)
 
 
+def side_by_side(things: Sequence[str], drafts: Sequence[Draft]) -> Draft:
+    """The answers for several things, each behind its name («紫藤：四月；牡丹：五月»); one sentence stays one.
+
+    The names are the question's own words and count as generated.
+    """
+    claims = [claim for draft in drafts for claim in draft.claims]
+    first = claims[0]
+    around = sentence_around(first.passage.text, first.source.start, first.source.end)
+    if all(c.passage == first.passage and around.start <= c.source.start < around.end for c in claims):
+        return _joined([(first.passage, around, min(c.score for c in claims))])
+    text = ""
+    moved: list[Evidence] = []
+    names: list[Span] = []
+    for thing, draft in zip(things, drafts, strict=True):
+        text += "；" if text else ""
+        names.append(Span(len(text), len(text) + len(thing) + 1))
+        text += f"{thing}："
+        for claim in draft.claims:
+            at = Span(claim.answer.start + len(text), claim.answer.end + len(text))
+            moved.append(replace(claim, answer=at))
+        names += [Span(span.start + len(text), span.end + len(text)) for span in draft.generated]
+        text += draft.text
+    return Draft(text, tuple(moved), generated=tuple(names))
+
+
 def display(answer: str, citations: Sequence[Citation], texts: Mapping[int, str], supporting: bool) -> str:
     """The answer with [n] behind each cited stretch, then the supporting sentences, quoted and cited."""
     marked = answer
@@ -99,6 +136,29 @@ def display(answer: str, citations: Sequence[Citation], texts: Mapping[int, str]
             quoted.setdefault(sentence, citation.marker)
     lines = [f"原文：「{sentence}」[{marker}]" for sentence, marker in list(quoted.items())[:3]]
     return "\n\n".join([marked, *lines])
+
+
+def alternatives(answer: str, citations: Sequence[Citation], texts: Mapping[int, str], supporting: bool) -> str:
+    """Answers that disagree, for people: each with its source and date, and the sentence around it."""
+    lines = ["不同资料的说法不一致：", ""]
+    for citation in citations:
+        dated = date_of(citation, texts)
+        where = f"《{citation.title}》" + (f" 第 {citation.page} 页" if citation.page else "")
+        lines.append(f"- {citation.quote}[{citation.marker}]（{where}{'，' + dated if dated else ''}）")
+        sentence = supporting_sentence(citation, texts)
+        if supporting and key(sentence) != key(citation.quote):
+            lines.append(f"  原文：「{sentence}」")
+    return "\n".join(lines)
+
+
+def date_of(citation: Citation, texts: Mapping[int, str]) -> str:
+    """The date that a document gives for itself, as it writes it: in its title or path, or where it says
+    when it was issued or takes effect, or on a line of its own; empty where it gives none.
+    """
+    if match := re.search(_DATE, f"{citation.title} {citation.path}"):
+        return match[0]
+    match = _DATED.search(texts.get(citation.version_id, ""))
+    return next(filter(None, match.groups()), "") if match else ""
 
 
 def supporting_sentence(citation: Citation, texts: Mapping[int, str]) -> str:
@@ -175,8 +235,22 @@ def _lines(text: str) -> list[Span]:
     return spans
 
 
-def _whole_list(question: str, passage: Passage, source: Span) -> Span | None:
-    """The whole list where a question asks for one and the span lies in it or introduces it."""
+def _said_yes_or_no(question: str, passage: Passage, source: Span, score: float) -> Draft | None:
+    """«可以：…», the word by rule, the sentence quoted; None where the sentence does not say it."""
+    if source.end > len(passage.text):  # a claim that will not verify
+        return None
+    around = sentence_around(passage.text, source.start, source.end)
+    sentence = passage.text[around.start : around.end]
+    found = verdict(question, sentence)
+    if found is None:
+        return None
+    lead = f"{found.word}："
+    claim = Evidence(passage, around, Span(len(lead), len(lead) + len(sentence)), score)
+    return Draft(lead + sentence, (claim,), generated=(Span(0, len(lead)),))
+
+
+def _whole_list(question: str, passage: Passage, source: Span) -> list[Span] | None:
+    """The items of the whole list where a question asks for one and the span lies in it or introduces it."""
     asks_list = bool(_LIST_QUESTION.search(question))
     if not asks_list and not _HOW_QUESTION.search(question):
         return None
@@ -208,7 +282,8 @@ def _whole_list(question: str, passage: Passage, source: Span) -> Span | None:
             return None
     if not about & terms(intro + " " + passage.heading + " " + text[whole.start : whole.end]):
         return None
-    return whole
+    items = lines[first : last + 1]
+    return [*items[:-1], Span(items[-1].start, whole.end)]
 
 
 def _is_row(line: str) -> bool:

@@ -127,3 +127,6 @@ class Answer:
     timings_ms: dict[str, float]
     display: str = ""
     """What a person reads: the answer, then the sentence that supports it, with [n] markers."""
+    generated: tuple[Span, ...] = ()
+    """Stretches of ``answer`` that stand in no source: a word that follows from the quote (可以, 不需要)
+    or a label from the question."""

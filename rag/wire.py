@@ -60,6 +60,7 @@ def answer_to_dict(answer: Answer) -> dict[str, Any]:
         "p_answerable": _rounded(answer.p_answerable),
         "reason": answer.reason,
         "citations": [citation_to_dict(c) for c in answer.citations],
+        "generated": [{"start": span.start, "end": span.end} for span in answer.generated],
         "passages": [passage_to_dict(p) for p in answer.passages],
         "model": answer.model,
         "generation": answer.generation,

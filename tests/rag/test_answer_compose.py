@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.cite import cite
-from rag.compose import Draft, display, draft, refusal, supporting_sentence, with_alternatives
+from rag.compose import (
+    Draft,
+    alternatives,
+    date_of,
+    display,
+    draft,
+    refusal,
+    side_by_side,
+    supporting_sentence,
+    with_alternatives,
+)
 from rag.text import key, numbers, sentence_around, sentences, terms
 from rag.types import Citation, Passage, ReaderOutput, Span
 
@@ -179,3 +189,80 @@ def test_terms_numbers_and_keys() -> None:
     assert terms("年假5天 OK") == {"年假", "5", "天", "ok"}
     assert numbers("共１,２００元，3.5%") == {"1200", "3.5"}
     assert key("Ａ级：3.5 %！") == "a级3.5%"
+
+
+def test_each_item_of_a_list_is_cited_by_itself() -> None:
+    _, citations = made("怎么重置密码？", [passage(STEPS)], "打开登录页，点“忘记密码”")
+    assert [c.quote for c in citations] == [
+        "1. 打开登录页，点“忘记密码”。",
+        "2. 输入手机号。",
+        "3. 填写验证码并设置新密码。",
+    ]
+    assert [c.marker for c in citations] == [1, 2, 3]
+
+
+def test_yes_or_no_is_said_where_the_sentence_says_it() -> None:
+    text = "阅览室规定如下。\n阅览室内不得饮食。存包柜可以免费使用两小时。"
+    result, (citation,) = made("在阅览室内可以饮食吗？", [passage(text)], "不得饮食")
+    assert result.text == "不可以：阅览室内不得饮食。"
+    assert result.generated == (Span(0, 4),)
+    assert citation.quote == "阅览室内不得饮食。"
+    plain, _ = made("阅览室几点开门？", [passage(text)], "两小时")
+    assert (plain.text, plain.generated) == ("两小时", ())
+
+
+def test_disagreement_is_shown_with_sources_and_dates() -> None:
+    old = "试用期管理办法\n发布日期：2021年3月1日\n新员工的试用期为三个月，期满转正。"
+    new = "新员工的试用期为六个月，自入职起算。\n本办法自2024年7月起施行。"
+    shown = [passage(old), passage(new, 2, page=4)]
+    at = new.index("六个月")
+    output = read(shown, "三个月", alternatives=((0.8, 1, Span(at, at + 3)),))
+    both = with_alternatives(draft("试用期多久？", output, shown, stored(shown)), output, shown)
+    citations = cite(both.text, "copied", both.claims, stored(shown))
+    text = alternatives(both.text, citations, stored(shown), supporting=True)
+    assert text.splitlines() == [
+        "不同资料的说法不一致：",
+        "",
+        "- 三个月[1]（《文件1》，2021年3月1日）",
+        "  原文：「新员工的试用期为三个月，期满转正。」",
+        "- 六个月[2]（《文件2》 第 4 页，2024年7月）",
+        "  原文：「新员工的试用期为六个月，自入职起算。」",
+    ]
+    assert "原文" not in alternatives(both.text, citations, stored(shown), supporting=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "date"),
+    [
+        ("公司成立于1998年，员工三百人。", ""),
+        ("本规定自 2025 年 1 月 1 日起施行。", "2025 年 1 月 1 日"),
+        ("更新：2024-05-06\n正文", "2024-05-06"),
+        ("正文。\n\n云川市档案馆\n2023年11月2日\n", "2023年11月2日"),
+    ],
+)
+def test_the_date_that_a_document_gives_for_itself(text: str, date: str) -> None:
+    result, (citation,) = made("", [passage(text)], text[:2])
+    assert result.text == text[:2]
+    assert date_of(citation, {1: text}) == date
+
+
+def test_answers_for_several_things_stand_side_by_side() -> None:
+    shown = [passage("紫藤四月开花。"), passage("牡丹到五月才开花。", 2)]
+    drafts = [
+        draft("紫藤什么时候开花？", read(shown, "四月"), shown, stored(shown)),
+        draft("牡丹什么时候开花？", read(shown, "五月", 1), shown, stored(shown)),
+    ]
+    both = side_by_side(["紫藤", "牡丹"], drafts)
+    assert both.text == "紫藤：四月；牡丹：五月"
+    assert [both.text[s.start : s.end] for s in both.generated] == ["紫藤：", "牡丹："]
+    citations = cite(both.text, "copied", both.claims, stored(shown))
+    assert [(c.quote, c.document_id) for c in citations] == [("四月", "d1"), ("五月", "d2")]
+    assert display(both.text, citations, stored(shown), supporting=False) == "紫藤：四月[1]；牡丹：五月[2]"
+
+
+def test_one_sentence_that_says_both_is_quoted_whole() -> None:
+    shown = [passage("名录。紫藤和牡丹分别在四月和五月开花。")]
+    drafts = [draft("", read(shown, quote), shown, stored(shown)) for quote in ("四月", "五月")]
+    both = side_by_side(["紫藤", "牡丹"], drafts)
+    assert both.text == "紫藤和牡丹分别在四月和五月开花。"
+    assert both.generated == ()

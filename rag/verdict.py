@@ -1,0 +1,95 @@
+"""是 or 否 to a yes/no question, where the sentence that was found says it literally.
+
+A copied span can answer «可以抽烟吗» only with the sentence that forbids it. Where that sentence's own
+clause says 不得, 可以, 无需, 必须 … of what the question asks, the word of the answer follows from it by
+rule; where it does not, nothing is concluded. The word is generated, the sentence cited.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rag.text import key, terms
+
+_YES_NO = re.compile(
+    r"[吗么嘛][?？!！。~～]*$|能不能|可不可以|是不是|是否|有没有|要不要|会不会|需不需要|用不用|行不行|能否|可否|应不应|该不该"
+)
+_WH = re.compile(r"什么(?!时候都)|怎么|怎样|如何|为什么|哪|谁|多少|几(?!乎)|多久")
+_CHOICE = re.compile(r"([能要行会可是有需用应该])(?:不|没)\1")
+_NEGATED = re.compile(r"不|没|别(?=[\u4e00-\u9fff])")
+_TOPICS: dict[str, str] = {  # how a question asks → which kind of saying answers it
+    "need": r"需不需要|要不要|用不用|需要|必须|必需|一定要|非得|非要|得要|是否要|还要|都要|要(?!求|点|是|么)",
+    "may": r"能不能|可不可以|能否|可否|可以|允许|能够|能(?!力|源|量|耗)|支持|准许|让(?=[\u4e00-\u9fff])|"
+    r"行不行|行吗|可(?=[\u4e00-\u9fff])",
+}
+_YES = {
+    "need": r"必须|须(?!知)|需要|需(?!求)|应当?(?!用|对|届)|一定要|务必",
+    "may": r"可以|可(?=[\u4e00-\u9fff])(?!能|靠|行性|见|惜|怕)|能够|能(?!力|源|量|耗|级)|允许|支持|准予|均可|也可",
+}
+_NO = {
+    "need": r"无需|无须|不需要?|不必|不用|毋须|毋需|免[予收交缴填]",
+    "may": r"不得|不可(?:以|能)?|不能|不允许|不准|禁止|严禁|无法|不支持|不予|不应|不许|"
+    r"谢绝|请勿|切勿|没有办法|暂不",
+}
+_LIMIT = re.compile(r"除.{1,12}外|未经|除非|只有|如果|若|的话|的情况下")
+"""A sentence with a condition gives no verdict …"""
+_DOUBT = re.compile(
+    r"不是|并非|根据.{0,8}需要|当.{1,12}时|间接|除外|除非|否则|例外|但|然而|不过|仅|只有|只[能可支适]|才[能可会]|"
+    r"原则上|一般|可能|不一定|未必|视|如果|若|的话|未经|不含|以外|之外"
+)
+"""… and no clause that limits what it says."""
+_WORDS = {"need": ("需要", "不需要"), "may": ("可以", "不可以")}
+_CLAUSE = re.compile(r"[，,。；;！!？?\n]")
+_STOP = re.compile(
+    r"是不是|是否|能不能|可不可以|要不要|需不需要|用不用|能否|可否|可以|需要|必须|允许|支持|能|要|可|吗|么|呢|请问|还|也|都|的|了|吧|我|你们?|您|一定|直接|自己|现在|[?？,，。]"
+)
+MIN_SHARE = 0.5
+"""Share of the question's content characters that the clause must name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A word that answers, and which code points of the sentence say it."""
+
+    word: str
+    start: int
+    end: int
+
+
+def asks_yes_no(question: str) -> bool:
+    """Whether a question wants 是 or 否."""
+    return bool(_YES_NO.search(question.strip())) and not _WH.search(question)
+
+
+def verdict(question: str, sentence: str) -> Verdict | None:
+    """The word that the sentence says literally; None: it says neither, or not beyond doubt."""
+    if not asks_yes_no(question) or _NEGATED.search(_CHOICE.sub("", question)) or _LIMIT.search(sentence):
+        return None
+    kind = next((name for name, pattern in _TOPICS.items() if re.search(pattern, question)), None)
+    if kind is None:
+        return None
+    about = set(key(_STOP.sub("", question)))
+    best: tuple[float, int, int] | None = None
+    at = 0
+    for clause in _CLAUSE.split(sentence):
+        share = len(about & set(key(clause))) / max(1, len(about))
+        if re.search(f"{_NO[kind]}|{_YES[kind]}", clause) and (best is None or share > best[0]):
+            best = (share, at, at + len(clause))
+        at += len(clause) + 1
+    if best is None or best[0] < MIN_SHARE:
+        return None
+    clause = sentence[best[1] : best[2]]
+    if _DOUBT.search(clause) or not terms(_STOP.sub("", question)) & terms(clause):
+        return None
+    no = list(re.finditer(_NO[kind], clause))
+    rest = re.sub(_NO[kind], lambda m: "□" * len(m[0]), clause)
+    yes = list(re.finditer(_YES[kind], rest))
+    if bool(no) == bool(yes) or len(no) > 1:
+        return None
+    positive, negative = _WORDS[kind]
+    if re.search(r"是不是|是否", question):
+        positive, negative = "是", "不是"
+    elif kind == "may" and "可以" not in question and "能" in question:
+        positive, negative = "能", "不能"
+    return Verdict(negative if no else positive, best[1], best[2])
