@@ -21,7 +21,7 @@ HISTORY_TURNS = 12
 TITLE_CHARS = 40
 # fmt: off
 _FIGURES = ("answer", "standalone_question", "answerable", "p_answerable", "reason", "model", "generation",
-            "run_id", "timings_ms")
+            "run_id", "timings_ms", "generated")
 _CITATION = ("marker", "document_id", "version_id", "title", "path", "page", "char_start", "char_end",
              "quote", "answer_start", "answer_end", "kind", "score")
 # fmt: on
@@ -206,6 +206,7 @@ def message_to_dict(message: Message) -> dict[str, Any]:
         "reason": figures.get("reason"),
         "model": figures.get("model"),
         "run_id": figures.get("run_id"),
+        "generated": figures.get("generated") or [],
         "citations": [citation_to_dict(c) for c in message.citations],
         "feedback": feedback_to_dict(message.feedback),
         "created_at": iso(message.created_at),
