@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 PACKAGES = ("gglm", "rag", "ingest")
 GROUPS = {
     "kb": "Knowledge bases: list, create, delete, verify, rebuild.",
-    "documents": "Documents: list, show, delete.",
+    "documents": "Documents: list, show, history, delete.",
+    "jobs": "Ingestion jobs: list, show, cancel, retry, work.",
     "keys": "API keys: create, list, revoke.",
     "sites": "Web sites that may hold the chat widget: add, list, remove.",
     "eval": "Measure reading, retrieval and answers.",

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from gglm.errors import UserError
 from rag.errors import InvalidInput
-from rag.store.base import now
 
 if TYPE_CHECKING:
     from rag.service import Service
@@ -33,17 +32,24 @@ class IngestionWorker:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._submitted: queue.Queue[tuple[str, Path] | None] = queue.Queue()
+        self._submitted: queue.Queue[tuple[str, Path | None] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._loop, name="ingest", daemon=True)
         self._thread.start()
 
     def upload(self, folder: Path, files: list[Path], kb: str) -> str:
-        """Makes a job of uploaded files; ``folder``, which holds them, is removed when it is done."""
+        """Makes a job of uploaded files.
+
+        ``folder``, which holds them, is removed when all are indexed; else it stays for a retry, `UPLOAD_AGE_S` long.
+        """
         from ingest.pipeline import submit
 
         job_id = submit(self._service, files, kb)
         self._submitted.put((job_id, folder))
         return job_id
+
+    def take_up(self, job_id: str) -> None:
+        """Works on a job that is queued again."""
+        self._submitted.put((job_id, None))
 
     def close(self) -> None:
         """Takes no further job. The one at work goes on until the process ends, and is then resumed."""
@@ -59,28 +65,28 @@ class IngestionWorker:
             if task is None:
                 return
             job_id, folder = task
-            self._work(job_id)
-            shutil.rmtree(folder, ignore_errors=True)
+            if self._work(job_id) and folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def _work(self, job_id: str) -> None:
+    def _work(self, job_id: str) -> bool:
+        """Whether nothing is left to be tried again."""
         from ingest.pipeline import run_job
 
         try:
-            run_job(self._service, job_id)
+            return run_job(self._service, job_id).ok
         except UserError as error:
             log.warning("job %s: %s", job_id, error)
         except Exception:
             log.exception("job %s failed", job_id)
+        return False
 
     def _sweep(self) -> None:
         """Takes up orphaned jobs and removes what forgotten uploads left."""
-        from ingest.jobs import abandoned, get_job
+        from ingest.leases import abandoned
 
         try:
-            with self._service.database.session() as session:
-                orphans = [
-                    ident for ident in abandoned(session) if get_job(session, ident).created_at < now() - ORPHAN_AGE
-                ]
+            with self._service.database.session(write=True) as session:
+                orphans = abandoned(session, ORPHAN_AGE)
         except UserError as error:
             log.warning("looking for jobs: %s", error)
             return

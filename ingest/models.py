@@ -14,11 +14,13 @@ from rag.store.models import new_id
 JOB_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 """``failed``: at least one document failed, or the job itself did; the others are indexed all the same."""
 
+FINISHED = ("succeeded", "failed", "cancelled")
 ITEM_STATES = ("queued", "parsing", "chunking", "embedding", "indexed", "failed", "skipped")
+SETTLED = ("indexed", "failed", "skipped")
 
 
 class Job(Base):
-    """One call of an ingestion. Whoever works on it holds the lease and renews it."""
+    """One call of an ingestion. Its lease is that of the worker who last renewed one of its items."""
 
     __tablename__ = "jobs"
 

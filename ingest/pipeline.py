@@ -7,20 +7,24 @@ next run takes up where it stopped: the same bytes at the same path are skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ingest import jobs
+from ingest import jobs, leases
 from ingest.limits import Limits
-from ingest.report import DocumentReport, JobReport, ProgressCallback
-from ingest.runners import Task
-from ingest.runners.local import LocalRunner
-from ingest.sources import address, expand
+from ingest.report import JobReport, ProgressCallback
+from ingest.runners import RunnerName, make_runner
+from ingest.sources import Sources, expand
 from ingest.work import Run
 
 if TYPE_CHECKING:
     from rag.service import Service
+
+LOOK = 2.0
+"""Seconds between two looks for jobs."""
 
 
 def ingest(
@@ -33,6 +37,7 @@ def ingest(
     exclude: Sequence[str] = (),
     workers: int = 0,
     timeout: float | None = None,
+    runner: RunnerName = RunnerName.LOCAL,
     progress: ProgressCallback | None = None,
 ) -> JobReport:
     """Files and folders into a knowledge base, which is made if there is none of that name.
@@ -41,9 +46,10 @@ def ingest(
         service: the open installation.
         paths: files and folders; a document's path is relative to the one it came from.
         sync: afterwards delete the documents that came from the same folders and are gone there.
-        include, exclude: shell patterns over relative paths or file names.
+        include, exclude: shell patterns over relative paths, file names or folders.
         workers: parsing processes; 0: as many as there are processors, 4 at most.
         timeout: seconds that parsing one document may take, before those that its size adds; None: the setting.
+        runner: where parsing runs, on this machine or on a Ray cluster.
         progress: called as documents settle.
 
     Raises:
@@ -51,7 +57,7 @@ def ingest(
             listed in the report and the rest goes on.
     """
     job_id = submit(service, paths, kb, sync=sync, include=include, exclude=exclude)
-    return run_job(service, job_id, workers=workers, timeout=timeout, progress=progress)
+    return run_job(service, job_id, workers=workers, timeout=timeout, runner=runner, progress=progress)
 
 
 def submit(
@@ -62,50 +68,24 @@ def submit(
     sync: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    only: Collection[Path] | None = None,
 ) -> str:
-    """Writes the job down without working on it; its id."""
+    """Writes the job down without working on it; its id.
+
+    ``only``: of what is found, just these files and what lies in these folders.
+    """
     from rag.store.kbs import get_or_create_kb
 
-    sources = expand(paths, include, exclude, Limits.of(service.settings))
-    options = {"sync": sync, "roots": sources.complete}
+    given = list(paths)
+    sources = expand(given, include, exclude, Limits.of(service.settings))
+    options: dict[str, Any] = {"sync": sync, "roots": sources.complete}
+    if sync:
+        options["paths"] = [jobs.stored_name(str(Path(path).absolute())) for path in given]
+    if only is not None:
+        _restrict(sources, only)
     with service.database.session(write=True) as session:
         base = get_or_create_kb(session, kb, embedder=service.settings.embedder)
         return jobs.create_job(session, base, sources, options).id
-
-
-def dry_run(
-    paths: Iterable[Path | str],
-    kb: str = "default",
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    workers: int = 0,
-    timeout: float | None = None,
-) -> JobReport:
-    """What an ingestion would index (status ``parsed``), without touching any store."""
-    from rag.settings import get_settings
-
-    limits = Limits.of(get_settings(), timeout)
-    sources = expand(paths, include, exclude, limits)
-    found = [DocumentReport(p.path, None, p.status, 0, p.error) for p in sources.problems]
-    characters = size = 0
-    tasks = [Task(i, address(source), source.path) for i, source in enumerate(sources.files)]
-    for outcome in LocalRunner(workers, limits).run(tasks):
-        path = sources.files[outcome.key].path
-        fidelity = outcome.parsed.fidelity if outcome.parsed else {}
-        found.append(DocumentReport(path, None, outcome.status, len(outcome.chunks), outcome.error or None, fidelity))
-        characters += len(outcome.parsed.text) if outcome.parsed else 0
-        size += outcome.size_bytes
-    documents = tuple(sorted(found, key=lambda document: document.path))
-    counts = {state: sum(d.status == state for d in documents) for state in ("parsed", "skipped", "failed")}
-    totals = {
-        "documents": len(documents),
-        **counts,
-        "chunks": sum(document.chunks for document in documents),
-        "characters": characters,
-        "bytes": size,
-    }
-    return JobReport(None, kb, "dry-run", documents, totals)
 
 
 def run_job(
@@ -114,35 +94,75 @@ def run_job(
     *,
     workers: int = 0,
     timeout: float | None = None,
+    runner: RunnerName = RunnerName.LOCAL,
     progress: ProgressCallback | None = None,
+    wait: bool = True,
 ) -> JobReport:
-    """Works on a job to its end. A job whose worker died is taken up where it stopped.
+    """Works on a job to its end, together with whoever else does. What a dead worker left is taken over.
+
+    Without ``wait`` it returns as soon as no document is left to be claimed, though others may still be at theirs.
 
     Raises:
         rag.errors.NotFound: no such job.
-        rag.errors.Conflict: another worker is at it, or it has ended.
+        rag.errors.Conflict: it has ended.
     """
     from rag.errors import Conflict
 
-    worker = jobs.owner()
     with service.database.session(write=True) as session:
-        job = jobs.get_job(session, job_id)
-        if not jobs.claim(session, job_id, worker):
-            raise Conflict(f"Job {job_id} is being worked on, or has ended ({job.state}).")
-    run = Run(service, job_id, worker, progress)
+        state = jobs.get_job(session, job_id).state
+        leases.reap(session, job_id)
+    if state in jobs.FINISHED:
+        raise Conflict(f"Job {job_id} has ended ({state}); `chatgglm jobs retry {job_id}` tries again what failed.")
+    run = Run(service, job_id, progress)
     error: str | None = None
     try:
-        run.work(LocalRunner(workers, Limits.of(service.settings, timeout)))
+        run.work(make_runner(runner, workers, Limits.of(service.settings, timeout)), wait)
     except BaseException as caught:
         error = str(caught) or "interrupted"
         raise
     finally:
-        report = run.finish(error)
+        report = run.stop(error)
     return report
 
 
 def resume(service: Service, progress: ProgressCallback | None = None) -> list[JobReport]:
     """Takes up every job that nobody works on any more (its process was killed, say)."""
-    with service.database.session() as session:
-        waiting = jobs.abandoned(session)
+    with service.database.session(write=True) as session:
+        waiting = leases.abandoned(session)
     return [run_job(service, job_id, progress=progress) for job_id in waiting]
+
+
+def serve_jobs(
+    service: Service,
+    stop: Callable[[], bool],
+    *,
+    workers: int = 0,
+    runner: RunnerName = RunnerName.LOCAL,
+    told: Callable[[JobReport], None] = lambda _: None,
+) -> None:
+    """Works on whatever jobs there are, beside other workers, until ``stop()``; asked whenever none is left."""
+    from rag.errors import Conflict, NotFound
+
+    while True:
+        with service.database.session(write=True) as session:
+            left = leases.abandoned(session)
+            shared = [job_id for job_id in leases.claimable(session) if job_id not in left]
+        for job_id in left + shared:
+            try:
+                report = run_job(service, job_id, workers=workers, runner=runner, wait=job_id in left)
+            except (Conflict, NotFound):  # it ended, or its knowledge base was deleted, just now
+                continue
+            told(report)
+        if not left and not shared:
+            if stop():
+                return
+            time.sleep(LOOK)
+
+
+def _restrict(sources: Sources, only: Collection[Path]) -> None:
+    """Of what was found, what is, or lies in, one of these files and folders."""
+    wanted = {Path(os.path.abspath(path)) for path in only}
+    names = {path.name for path in wanted}
+    files = {source: Path(os.path.abspath(source.file)) for source in sources.files}
+    sources.files = [source for source, file in files.items() if not wanted.isdisjoint((file, *file.parents))]
+    sources.problems = [problem for problem in sources.problems if not names.isdisjoint(Path(problem.path).parts)]

@@ -15,10 +15,12 @@ from starlette.responses import Response
 
 from api import sse
 from api.auth import Principal
-from api.deps import Asker, DatabaseDep, Ingester
+from api.deps import Asker, DatabaseDep, Ingester, RuntimeDep
 from api.schemas import Limit, Slug, listing
-from ingest.jobs import FINISHED, cancel_job, job_to_dict
-from ingest.models import Job
+from ingest import leases
+from ingest.jobs import cancel_job, retry_job
+from ingest.models import FINISHED, Job
+from ingest.report import job_to_dict
 from rag.errors import NotFound
 from rag.store.kbs import get_kb
 from rag.store.models import KnowledgeBase
@@ -38,10 +40,8 @@ def find_job(session: Session, party: Principal, ident: str) -> Job:
 
 def show_job(session: Session, job: Job, with_documents: bool = True) -> dict[str, Any]:
     """A job with its progress, and with each of its documents unless told otherwise."""
-    document = job_to_dict(job, session.get_one(KnowledgeBase, job.kb_id).slug)
+    document = job_to_dict(session, job, session.get_one(KnowledgeBase, job.kb_id).slug, with_documents)
     document["status"] = document.pop("state")
-    if not with_documents:
-        del document["documents"]
     return document
 
 
@@ -72,7 +72,7 @@ def show(job_id: str, database: DatabaseDep, party: Asker) -> dict[str, Any]:
 
 @router.get("/{job_id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
 async def events(job_id: str, database: DatabaseDep, party: Asker) -> Response:
-    """Progress as server-sent events: `progress` whenever something changed, then `done` with the job."""
+    """Progress with rates and time left as server-sent events: `progress` whenever it changed, `done` with the job."""
 
     def look(with_documents: bool) -> dict[str, Any]:
         with database.session() as session:
@@ -101,7 +101,25 @@ async def events(job_id: str, database: DatabaseDep, party: Asker) -> Response:
 @router.delete("/{job_id}", status_code=202)
 def cancel(job_id: str, database: DatabaseDep, party: Ingester) -> dict[str, Any]:
     """Stops a job after the document that it is at; what is indexed stays."""
-    with database.session() as session:
-        job = cancel_job(session, find_job(session, party, job_id).id)
+    with database.session(write=True) as session:
+        found = find_job(session, party, job_id)
+        leases.reap(session, found.id)
+        job = cancel_job(session, found.id)
         session.flush()
         return show_job(session, job)
+
+
+@router.post("/{job_id}/retry", status_code=202)
+async def retry(job_id: str, runtime: RuntimeDep, party: Ingester) -> dict[str, Any]:
+    """Tries again what failed in a job that has ended, or what was left when it was cancelled."""
+    worker = await runtime.ingestion()
+    database = await runtime.database()
+
+    def again() -> dict[str, Any]:
+        with database.session(write=True) as session:
+            job = retry_job(session, find_job(session, party, job_id).id)
+            shown = show_job(session, job)
+        worker.take_up(job_id)
+        return shown
+
+    return await run_in_threadpool(again)

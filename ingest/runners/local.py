@@ -40,8 +40,11 @@ class LocalRunner:
             with lock:
                 return None if stop.is_set() else next(todo, None)
 
+        workers: list[ParsingProcess] = []
+
         def serve() -> None:
             worker = ParsingProcess(self.limits)
+            workers.append(worker)
             try:
                 while (task := take()) is not None:
                     _put(done, worker.run(task), stop)
@@ -66,6 +69,8 @@ class LocalRunner:
                     yield outcome
         finally:
             stop.set()
+            for worker in workers:
+                worker.kill()  # nobody waits for what it parses now
             for thread in threads:
                 thread.join(timeout=self.limits.parse_timeout_s)
 
@@ -170,6 +175,11 @@ class ParsingProcess:
                 env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
             )
         return self.process
+
+    def kill(self) -> None:
+        """Ends the process, from any thread; `run` returns then."""
+        if (process := self.process) is not None:
+            process.kill()
 
     def close(self) -> None:
         if self.process is None:

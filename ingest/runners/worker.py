@@ -26,6 +26,8 @@ def work(file: str, name: str) -> dict[str, Any]:
     """Parse and cut one file; the answer is plain JSON. Never raises for a bad file."""
     from ingest.chunk import chunk
     from ingest.formats import parse, read
+    from ingest.metadata import described_by_sidecar
+    from rag.minhash import signature
 
     began = time.perf_counter()
     answer: dict[str, Any] = {"status": "failed", "error": ""}
@@ -33,12 +35,13 @@ def work(file: str, name: str) -> dict[str, Any]:
         data = read(Path(file))
         limits.more_time(limits.current().parse_timeout_s_per_mb * len(data) / 1e6)
         answer |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-        parsed = parse(data, name)
+        parsed, answer["sidecar_sha256"] = described_by_sidecar(parse(data, name), file)
+        answer["signature"] = (signature(parsed.text) or b"").hex()
         answer["parsed"] = dataclasses.asdict(parsed)
         answer["chunks"] = [dataclasses.astuple(span) for span in chunk(parsed)]
         answer["status"] = "parsed"
     except SourceError as error:
-        answer |= {"status": error.status, "error": str(error)}
+        answer |= {"status": error.status, "error": str(error), "passing": error.passing}
     except MemoryError:
         answer["error"] = (
             "parsing it needs more memory than the limit; split the file, or raise CHATGGLM_PARSE_MEMORY_MB"

@@ -130,6 +130,42 @@ def live_version(session: Session, kb: KnowledgeBase, path: str) -> DocumentVers
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """What tells whether a file is still the one that was stored."""
+
+    id: int
+    document_id: str
+    sha256: str
+    sidecar_sha256: str | None
+    size_bytes: int
+
+
+def live_versions(session: Session, kb_id: int, paths: Sequence[str]) -> dict[str, LiveVersion]:
+    """Path → live version, for those of the paths that have one."""
+    found: dict[str, LiveVersion] = {}
+    for at in range(0, len(paths), 500):
+        rows = session.execute(
+            select(
+                Document.path,
+                DocumentVersion.id,
+                Document.id,
+                DocumentVersion.sha256,
+                DocumentVersion.sidecar_sha256,
+                DocumentVersion.size_bytes,
+            )
+            .join(DocumentVersion, DocumentVersion.document_id == Document.id)
+            .where(
+                Document.kb_id == kb_id,
+                Document.path.in_(paths[at : at + 500]),
+                Document.deleted_at.is_(None),
+                DocumentVersion.deleted_at.is_(None),
+            )
+        )
+        found |= {row[0]: LiveVersion(*row[1:]) for row in rows}
+    return found
+
+
 def delete_document(session: Session, document_id: str, kb: KnowledgeBase | None = None) -> list[int]:
     """Tombstone a document; from the commit on, search cannot return it. Returns its chunks' ids,
     for `IndexManager.publish(remove=…)`.

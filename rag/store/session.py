@@ -114,6 +114,23 @@ class Database:
                     self._upgrade(known)
             self._migrated = True
 
+    def made(self) -> bool:
+        """Whether there is a database, for those who only look; makes nothing.
+
+        Raises:
+            StoreUnavailable: it cannot be opened, or its schema is of another version.
+        """
+        url = make_url(self.settings.url)
+        if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+            return False
+        with _understandable():
+            revision = self._revision()
+            known, heads = _revisions()
+        if revision is not None and revision not in heads:
+            advice = "run `chatgglm kb list` once to bring it up to date" if revision in known else "upgrade ChatGGLM"
+            raise StoreUnavailable(f"The database is of another version ({revision}); {advice}.")
+        return revision is not None
+
     def close(self) -> None:
         """Close all connections."""
         if "engine" in self.__dict__:

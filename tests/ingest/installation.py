@@ -1,11 +1,13 @@
 """An installation for tests: the real store and indexes, and an embedder that needs no weights.
 
 Run as a script it ingests a folder, for tests that kill the process:
-``python -m tests.ingest.installation HOME FOLDER [DELAY]``; it prints a line at each step.
+``python -m tests.ingest.installation HOME FOLDER [DELAY]``; it prints a line at each step. Instead of a folder it
+takes the id of a job, and works on that.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import zlib
@@ -40,8 +42,9 @@ class HashEmbedder:
     encode_queries = encode_passages
 
 
-def installation(home: Path, delay: float = 0.0) -> Service:
-    service = Service(Settings(home=home), embedder=HashEmbedder(delay))
+def installation(home: Path, delay: float = 0.0, database_url: str = "") -> Service:
+    url = database_url or os.environ.get("CHATGGLM_DATABASE_URL", "")
+    service = Service(Settings(home=home, database_url=url), embedder=HashEmbedder(delay))
     service.database.migrate()
     return service
 
@@ -49,11 +52,7 @@ def installation(home: Path, delay: float = 0.0) -> Service:
 if __name__ == "__main__":
     from ingest import pipeline, work
 
-    work.FLUSH_DOCUMENTS = 2
-    delay = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
-    pipeline.ingest(
-        installation(Path(sys.argv[1]), delay),
-        [sys.argv[2]],
-        workers=1,
-        progress=lambda step: print(step, flush=True),
-    )
+    work.FLUSH_DOCUMENTS = work.CLAIM = 2
+    service = installation(Path(sys.argv[1]), float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
+    job_id = pipeline.submit(service, [sys.argv[2]]) if Path(sys.argv[2]).exists() else sys.argv[2]
+    pipeline.run_job(service, job_id, workers=1, progress=lambda step: print(step, flush=True))

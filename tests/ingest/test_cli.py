@@ -78,11 +78,20 @@ def test_output_for_people(folder: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_dry_run_needs_no_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_makes_no_store(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rag.settings import get_settings
+
+    monkeypatch.setenv("CHATGGLM_HOME", str(tmp_path / "fresh"))
     monkeypatch.setattr(rag.service, "get_service", lambda: pytest.fail("the store was opened"))
-    result = run(folder, "--dry-run", "--json")
+    get_settings.cache_clear()
+    try:
+        result = run(folder, "--dry-run", "--json")
+    finally:
+        get_settings.cache_clear()
     assert result.exit_code == 0
-    assert document(result)["documents"][0]["status"] == "parsed"
+    row = document(result)["documents"][0]
+    assert (row["status"], row["action"]) == ("parsed", "index")
+    assert not (tmp_path / "fresh").exists()
 
 
 @pytest.mark.usefixtures("service")

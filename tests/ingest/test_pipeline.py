@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from sqlalchemy import select
 
 import ingest.pipeline as pipeline
 import ingest.work as work
-from ingest import jobs
+from ingest import jobs, leases
 from ingest.models import Job, JobItem
-from ingest.pipeline import dry_run, resume, run_job, submit
-from ingest.report import JobReport, Progress, report_of
+from ingest.pipeline import resume, run_job, submit
+from ingest.plan import dry_run
+from ingest.report import JobReport, Progress, job_to_dict
 from rag.errors import Conflict, InvalidInput, NotFound
 from rag.service import Service
 from rag.store.documents import list_documents
@@ -81,7 +84,7 @@ def test_documents_come_in(service: Service, folder: Path) -> None:
         rows = list_documents(session, get_kb(session, "default"))
         assert {row.id for row in rows} == {document.document_id for document in report.documents}
         assert [row.title for row in rows] == ["丙文件", "乙文件", "甲文件"]
-        assert str(folder.parent) not in str(report_of(job, "default").to_dict())
+        assert str(folder.parent) not in str(job_to_dict(session, job, "default"))
 
 
 def test_the_same_bytes_are_skipped_and_changed_ones_replace(service: Service, folder: Path) -> None:
@@ -178,7 +181,7 @@ def test_sync_of_a_missing_folder_deletes_nothing(service: Service, folder: Path
 
 
 def test_dry_run_touches_nothing(service: Service, folder: Path) -> None:
-    report = dry_run([folder])
+    report = dry_run([folder], settings=service.settings)
     assert statuses(report) == {"丙.html": "parsed", "子/乙.md": "parsed", "甲.txt": "parsed"}
     assert report.job_id is None
     assert report.totals["chunks"] == 3
@@ -203,16 +206,11 @@ def test_several_batches_and_knowledge_bases(service: Service, tmp_path: Path, m
         ingest(service, many, kb="不行")
 
 
-def test_a_job_is_worked_on_once_and_can_be_cancelled(service: Service, folder: Path) -> None:
+def test_a_cancelled_job_ends_and_can_be_taken_up_again(service: Service, folder: Path) -> None:
     job_id = submit(service, [folder])
     with service.database.session() as session:
-        assert jobs.claim(session, job_id, "someone")
-    with pytest.raises(Conflict):
-        run_job(service, job_id)
-    with service.database.session() as session:
-        job = jobs.get_job(session, job_id)
-        job.lease_until = None  # the worker died
         jobs.cancel_job(session, job_id)
+        job = jobs.get_job(session, job_id)
         assert job.state == "cancelled"
         assert {item.state for item in job.items} == {"skipped"}
         with pytest.raises(Conflict):
@@ -221,6 +219,11 @@ def test_a_job_is_worked_on_once_and_can_be_cancelled(service: Service, folder: 
             jobs.get_job(session, "none")
     with pytest.raises(Conflict):
         run_job(service, job_id)
+    with service.database.session(write=True) as session:
+        jobs.retry_job(session, job_id)
+    assert run_job(service, job_id).totals["indexed"] == 3
+    with service.database.session(write=True) as session, pytest.raises(Conflict, match="nothing failed"):
+        jobs.retry_job(session, job_id)
 
 
 def test_a_running_job_stops_when_cancelled(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,6 +241,7 @@ def test_a_running_job_stops_when_cancelled(service: Service, tmp_path: Path, mo
 
     report = ingest(service, many, progress=cancel, workers=1)
     assert report.state == "cancelled"
+    assert not report.ok
     assert 4 <= report.totals["indexed"] < 40
     assert report.totals["indexed"] + report.totals["skipped"] == 40
     proven(service)
@@ -246,23 +250,83 @@ def test_a_running_job_stops_when_cancelled(service: Service, tmp_path: Path, mo
 def test_a_failure_of_ours_ends_the_job_with_a_reason(
     service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(texts: object) -> object:
-        raise OSError("no space left on device")
+    def broken(*_: object) -> object:
+        raise ValueError("no such thing")
 
-    monkeypatch.setattr(service.embedder, "encode_passages", broken)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(service.indexes, "publish", broken)
+    with pytest.raises(ValueError, match="no such thing"):
         ingest(service, folder)
-    with service.database.session() as session:
-        (job,) = session.scalars(select(Job))
-        assert (job.state, job.error) == ("failed", "no space left on device")
     monkeypatch.undo()
-    assert ingest(service, folder).totals["indexed"] == 3
+    with service.database.session(write=True) as session:
+        (job,) = session.scalars(select(Job))
+        assert (job.state, job.error) == ("failed", "no such thing")
+        assert {(item.state, item.attempts, item.lease_owner) for item in job.items} == {("queued", 0, None)}
+        jobs.retry_job(session, job.id)
+    assert run_job(service, job.id).totals["indexed"] == 3
+
+
+def test_embedding_that_fails_is_tried_again(service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = service.embedder.encode_passages
+    calls = []
+
+    def shaky(texts: Sequence[str]) -> object:
+        calls.append(len(texts))
+        if len(calls) == 1:
+            raise OSError("the embedding server does not answer")
+        return encode(texts)
+
+    monkeypatch.setattr(jobs, "BACKOFF", timedelta(0))
+    monkeypatch.setattr(service.embedder, "encode_passages", shaky)
+    report = ingest(service, folder)
+    assert report.totals["indexed"] == 3
+    with service.database.session() as session:
+        assert {(item.attempts, item.error) for item in session.get_one(Job, report.job_id).items} == {(2, None)}
+
+
+def test_embedding_that_stays_broken_fails_the_documents_with_the_reason(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(texts: object) -> object:
+        raise OSError("no answer")
+
+    monkeypatch.setattr(jobs, "BACKOFF", timedelta(0))
+    monkeypatch.setattr(service.embedder, "encode_passages", broken)
+    report = ingest(service, folder)
+    assert report.totals["failed"] == 3
+    assert {document.error for document in report.documents} == {"embedding failed: no answer (tried 3 times)"}
+    monkeypatch.undo()
+    with service.database.session(write=True) as session:
+        jobs.retry_job(session, str(report.job_id))
+    assert run_job(service, str(report.job_id)).totals["indexed"] == 3
+    proven(service)
+
+
+def test_a_file_that_another_job_wrote_meanwhile_is_read_again(
+    service: Service, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose bytes are the newer cannot be told, so they are read anew."""
+    encode = service.embedder.encode_passages
+    file = folder / "甲.txt"
+
+    def meanwhile(texts: Sequence[str]) -> object:
+        monkeypatch.undo()
+        file.write_text("甲文件\n水泵改为每周检查一次。", encoding="utf-8")
+        ingest(service, folder)
+        return encode(texts)
+
+    monkeypatch.setattr(service.embedder, "encode_passages", meanwhile)
+    report = ingest(service, folder)
+    assert report.ok
+    assert stored(service)["甲.txt"] == "甲文件\n水泵改为每周检查一次。"
+    assert statuses(report)["甲.txt"] == "skipped"
+    proven(service)
 
 
 # -- processes that die ----------------------------------------------------------------------------
 
 
-def start(home: Path, folder: Path, delay: float = 0.0) -> subprocess.Popen[bytes]:
+def start(home: Path, folder: Path | str, delay: float = 0.0) -> subprocess.Popen[bytes]:
+    """A process that ingests a folder, or works on the job of that id."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.ingest.installation", str(home), str(folder), str(delay)],
         cwd=ROOT,
@@ -308,10 +372,8 @@ def test_killed_at_any_point_then_resumed(tmp_path: Path, many: Path) -> None:
         proven(service)
         assert acknowledged <= set(stored(service)), f"lost in round {round_}"
     assert killed >= 3
-    with service.database.session() as session:
-        for job in session.scalars(select(Job)):
-            job.lease_until = None  # as it will be when the dead workers' leases have run out
-        waiting = len(jobs.abandoned(session))
+    with service.database.session(write=True) as session:
+        waiting = len(leases.abandoned(session))  # at once: their processes are gone
     assert waiting
     reports = resume(service)
     assert len(reports) == waiting
@@ -333,3 +395,25 @@ def test_two_processes_at_once_end_as_one_would(tmp_path: Path, many: Path) -> N
     with service.database.session() as session:
         live = session.scalars(select(DocumentVersion).where(DocumentVersion.deleted_at.is_(None))).all()
         assert len(live) == 24
+
+
+def test_workers_share_a_job_and_one_that_dies_is_replaced(tmp_path: Path, many: Path) -> None:
+    """Two processes on the same job; one is killed while it holds documents."""
+    home = tmp_path / "home"
+    service = installation(home)
+    job_id = submit(service, [many])
+    doomed, survivor = start(home, job_id, delay=0.3), start(home, job_id, delay=0.3)
+    assert doomed.stdout is not None
+    while b"'embedding'" not in doomed.stdout.readline():
+        pass
+    doomed.kill()
+    doomed.wait()
+    _, errors = survivor.communicate(timeout=120)
+    assert survivor.returncode == 0, errors.decode()
+    assert len(stored(service)) == 24
+    proven(service)
+    with service.database.session() as session:
+        job = session.get_one(Job, job_id)
+        assert job.state == "succeeded"
+        assert {item.state for item in job.items} == {"indexed"}
+        assert any(item.attempts == 2 for item in job.items), "it took over what the dead one held"
