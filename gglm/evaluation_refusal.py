@@ -50,7 +50,7 @@ def evaluate(
     report: dict[str, Any] = {
         "questions": len(items),
         "answerable": len(yes),
-        "refusal": refusal_scores(yes, no, engine.answerable_threshold),
+        "refusal": refusal_scores(yes, no, engine.threshold(1)),
     }
     if yes and no:
         report["reliability"] = metrics.reliability([*yes, *no], [True] * len(yes) + [False] * len(no))
@@ -95,11 +95,11 @@ def with_distractors(
             base = scores["f1"] if count == 0 else base
             scores["f1_loss"] = base - scores["f1"]
             scores["own_paragraph"] = float(np.mean([_source(r) == place for _, r, place in rows]))
-        scores["refusal"] = refusal_scores(answerable, no, engine.answerable_threshold)
+        scores["refusal"] = refusal_scores(answerable, no, engine.threshold(count + 1))
         beside[str(count)] = scores
     asked = [(i, o) for i, o in zip(items, others, strict=True) if i.golds and o]
     readings = _read(engine, [(i.question, o, ()) for i, o in asked], advance)
-    only = refusal_scores(answerable, [r.p_answerable for r in readings], engine.answerable_threshold)
+    only = refusal_scores(answerable, [r.p_answerable for r in readings], engine.threshold(most))
     return {"questions": len(items), "beside_own": beside, "distractors_only": only}
 
 

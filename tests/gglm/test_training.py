@@ -248,18 +248,6 @@ def test_vectors_put_words_of_a_kind_together(tokenizer: Tokenizer, shards: Shar
     assert int(got["keys"][row]) == int(pair[0]) * size + int(pair[1])
 
 
-def test_text_vectors_load(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    file = tmp_path / "glove.txt"
-    rng = np.random.default_rng(0)
-    file.write_text("\n".join(f"{w} " + " ".join(f"{x:.3f}" for x in rng.normal(size=8)) for w in "年画米酒"), "utf-8")
-    got = vectors.load_text_vectors(file, tokenizer, 1000, 16)
-    assert got.shape == (1000, 16)
-    assert np.abs(got[int(tokenizer.encode("年")[0])]).sum() > 0
-    (tmp_path / "bad.txt").write_text("nothing here\n", "utf-8")
-    with pytest.raises(DataError, match="no word vectors"):
-        vectors.load_text_vectors(tmp_path / "bad.txt", tokenizer, 1000, 16)
-
-
 def test_orthogonalize_gives_singular_values_near_one() -> None:
     torch.manual_seed(0)
     for shape in ((2, 24, 64), (2, 64, 24)):

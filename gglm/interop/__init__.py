@@ -1,0 +1,1 @@
+"""To and from other systems: Hugging Face, ONNX, word vectors, LoRA."""
