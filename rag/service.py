@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from rag.index.generations import IndexManager
 from rag.ports import Embedder, Reader
 from rag.settings import Settings, get_settings
+from rag.store.originals import Originals
 from rag.store.session import Database
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Service:
         self.settings = settings
         self.database = Database(settings)
         self.indexes = IndexManager(self.database, settings, embedder)
+        self.originals = Originals(self.database, settings)
         self._made: dict[str, Any] = {"reader": reader} if reader is not None else {}
         self._locks = {name: threading.Lock() for name in ("reader", "retriever", "answerer", "engine")}
 

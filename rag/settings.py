@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 
@@ -22,6 +22,16 @@ class Settings(BaseSettings):
     """Data directory: the SQLite file, index generations, originals."""
     database_url: str = ""
     """Empty: SQLite in ``home``. ``postgresql+psycopg://…`` moves everything to PostgreSQL."""
+    originals: str = "home"
+    """Where the files that documents were made from are kept: ``home`` (in ``home``/originals), another folder,
+    ``s3://bucket/prefix`` on any S3-compatible server, or ``off``."""
+    milvus_uri: str = ""
+    """Empty: vectors in files of ``home``. ``http://host:19530`` moves them to Milvus; a file name that ends in ``.db``
+    is Milvus Lite's, for one process at a time. After a change: `chatgglm kb rebuild`."""
+    milvus_token: SecretStr = SecretStr("")
+    """``user:password`` or an API key."""
+    milvus_prefix: str = Field(default="chatgglm", pattern="^[A-Za-z_][A-Za-z0-9_]*$", max_length=60)
+    """What the names of our collections begin with; installations that share a Milvus need different ones."""
     embedder: str = "gglm-embed-zh"
     """Our own, or any sentence-transformers name or folder."""
     reader: str = "gglm"

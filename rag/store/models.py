@@ -11,7 +11,7 @@ import uuid
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from rag.store.base import Base, now
@@ -113,6 +113,8 @@ class DocumentVersion(Base):
     """Hash of the side-car file with metadata; None: there was none."""
     media_type: Mapped[str] = mapped_column(String(100))
     size_bytes: Mapped[int] = mapped_column()
+    original: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the original bytes are kept (`rag.store.originals`)."""
     text: Mapped[str] = mapped_column(Text)
     """The canonical text that all offsets point into."""
     pages: Mapped[list[Any]] = mapped_column(JSON, default=list)
