@@ -23,6 +23,7 @@ from rag.store.kbs import get_kb
 from rag.types import Turn
 
 if TYPE_CHECKING:
+    from rag.filters import Filters
     from rag.service import Service
 
 log = logging.getLogger("chatgglm.api")
@@ -37,6 +38,8 @@ class Exchange:
     history: list[Turn]
     conversation_id: str | None = None
     message_id: str | None = None
+    filters: Filters | None = None
+    """Only these documents are looked at."""
 
 
 Event = dict[str, Any]
@@ -95,7 +98,10 @@ def events(service: Service, exchange: Exchange) -> Events:
     try:
         _begin(service, exchange)
         yield {"type": "start"}
-        for event in service.answerer.stream(exchange.question, kb=exchange.kb, history=exchange.history):
+        answering = service.answerer.stream(
+            exchange.question, kb=exchange.kb, history=exchange.history, filters=exchange.filters
+        )
+        for event in answering:
             if event["type"] == "token":
                 said += event["text"]
             elif event["type"] == "done":

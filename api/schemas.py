@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
 from rag.types import Turn
+
+if TYPE_CHECKING:
+    from rag.filters import Filters
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -35,7 +39,33 @@ def turns(history: list[HistoryTurn]) -> list[Turn]:
     return [Turn(t.role, t.content) for t in history]
 
 
-class AskRequest(BaseModel):
+class Restricted(BaseModel):
+    """Which documents are looked at; what is left out does not restrict."""
+
+    documents: list[Text] = Field(default=[], max_length=1000, description="Only in these documents (ids or paths)")
+    path_prefix: Text = ""
+    tags: list[Text] = Field(default=[], max_length=100, description="Only in documents with all of these tags")
+    meta: dict[Text, str | int | float | bool] = Field(
+        default={}, max_length=100, description="Only in documents whose metadata have these values"
+    )
+    since: date | None = Field(default=None, description="Only in documents of this day or later")
+    until: date | None = Field(default=None, description="Only in documents of this day or earlier")
+
+    def filters(self) -> Filters | None:
+        """As the retriever takes them; None: no restriction.
+
+        Raises:
+            InvalidInput: the days are the wrong way round.
+        """
+        from rag.filters import Filters
+
+        found = Filters(
+            tuple(self.documents), self.path_prefix, tuple(self.tags), dict(self.meta), self.since, self.until
+        )
+        return found or None
+
+
+class AskRequest(Restricted):
     """A question."""
 
     question: Text
@@ -45,15 +75,12 @@ class AskRequest(BaseModel):
     conversation_id: str | None = None
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(Restricted):
     """A search for passages."""
 
     question: Text
     kb: Slug | None = None
     k: int = Field(default=10, ge=1, le=100)
-    documents: list[str] = Field(default=[], max_length=1000, description="Only in these documents (ids)")
-    path_prefix: Text = ""
-    tags: list[Text] = Field(default=[], max_length=100)
 
 
 class TextRequest(BaseModel):

@@ -236,7 +236,10 @@ def compare(count: int, queries: int) -> Figures:
     language = Language()
     texts = [text for _, some in language.batches(count, 10_000) for text in some]
     rng = np.random.default_rng(3)
-    asked = [texts[i][j : j + 18] for i, j in zip(rng.integers(0, count, queries), rng.integers(0, 200, queries), strict=True)]
+    asked = [
+        texts[i][j : j + 18]
+        for i, j in zip(rng.integers(0, count, queries), rng.integers(0, 200, queries), strict=True)
+    ]
     allowed = sorted(set(rng.integers(0, count, count // 100).tolist()))
     report: Figures = {"chunks": count, "queries": queries}
     context = multiprocessing.get_context("fork")

@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from rag import compose
 from rag.cite import cite, supported_share
+from rag.filters import Filters
 from rag.parts import Part, split_question
 from rag.ports import Reader
-from rag.retrieve import Filters, Found, Retriever, merge_neighbours, near_best, usable_question
+from rag.retrieve import Found, Retriever, merge_neighbours, near_best, usable_question
 from rag.rewrite import Rewriter, Standalone, standalone
 from rag.settings import Settings
 from rag.smalltalk import Topic, classify, fitting, fixed_reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput
+from rag.filters import Filters, allowed_chunks
 from rag.ports import Embedder, IdArray, Reader
 from rag.settings import Settings
 from rag.store.kbs import get_kb
@@ -33,21 +34,6 @@ half are such; none of them held an answer on the development questions (docs/de
 MERGED_CHARS = 900
 """Neighbours are merged for reading up to this length."""
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Restrict a search to documents; empty fields do not restrict. All given fields must hold."""
-
-    documents: tuple[str, ...] = ()
-    """Document ids."""
-    path_prefix: str = ""
-    tags: tuple[str, ...] = ()
-    """A document must carry all of them."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        return bool(self.documents or self.path_prefix or self.tags or self.meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +149,7 @@ class Retriever:
             if base.generation == 0:
                 return Found((), 0, empty=True)
             index = self.index_manager.open(kb)
-            allowed = self._allowed(session, base, filters) if filters else None
+            allowed = allowed_chunks(session, base, filters) if filters else None
             depth = k
             while True:
                 fused, lexical, dense, exhausted = self._ranked(index, queries, depth, allowed)
@@ -276,30 +262,6 @@ class Retriever:
                     text=text,
                 )
         return [found[i] for i in order if i in found]
-
-    @staticmethod
-    def _allowed(session: Session, base: KnowledgeBase, filters: Filters) -> IdArray:
-        """Chunk ids that the filters admit, ascending."""
-        documents = select(Document.id, Document.tags, Document.meta).where(
-            Document.kb_id == base.id, Document.deleted_at.is_(None)
-        )
-        if filters.documents:
-            documents = documents.where(Document.id.in_(filters.documents))
-        if filters.path_prefix:
-            documents = documents.where(Document.path.startswith(filters.path_prefix, autoescape=True))
-        wanted = set(filters.tags)
-        ids = [
-            document_id
-            for document_id, tags, meta in session.execute(documents)
-            if wanted <= set(tags or ()) and all((meta or {}).get(n) == v for n, v in filters.meta.items())
-        ]
-        chunks = session.scalars(
-            select(Chunk.id)
-            .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
-            .where(DocumentVersion.document_id.in_(ids), DocumentVersion.deleted_at.is_(None))
-            .order_by(Chunk.id)
-        )
-        return np.fromiter(chunks, dtype=np.int64)
 
 
 def usable_question(question: str, settings: Settings) -> str:

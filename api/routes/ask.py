@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1/ask", tags=["asking"])
 async def ask(body: AskRequest, runtime: RuntimeDep, party: Asker, client: Client) -> Response:
     """The document of `chatgglm ask --json`; with `stream`, server-sent events that end with it."""
     exchange = await asking.prepare(runtime, party, body.question, body.kb, turns(body.history), body.conversation_id)
+    exchange.filters = body.filters()
     service = await runtime.service()
     slot = await runtime.pool.slot(client)
     if body.stream:

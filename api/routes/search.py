@@ -15,12 +15,12 @@ router = APIRouter(prefix="/v1/search", tags=["asking"])
 @router.post("")
 async def search(body: SearchRequest, runtime: RuntimeDep, party: Asker, client: Client) -> dict[str, Any]:
     """The best passages for a question: the document of `chatgglm search --json`."""
-    from rag.retrieve import Filters, usable_question
+    from rag.retrieve import usable_question
     from rag.wire import passage_to_dict
 
     kb = party.kb(body.kb)
     question = usable_question(body.question, runtime.settings)
     service = await runtime.service()
-    filters = Filters(tuple(body.documents), body.path_prefix, tuple(body.tags))
-    found = await runtime.pool.run(client, service.retriever.search, question, kb=kb, k=body.k, filters=filters or None)
+    filters = body.filters()
+    found = await runtime.pool.run(client, service.retriever.search, question, kb=kb, k=body.k, filters=filters)
     return {"question": body.question, "kb": kb, "results": [passage_to_dict(p) for p in found]}

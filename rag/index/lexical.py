@@ -51,9 +51,7 @@ class Bm25Index(Segmented[Segment]):
         super()._refresh()
         self._total = sum(len(s) for s in self._segments)
         mean = sum(int(s.lengths.sum(dtype=np.int64)) for s in self._segments) / max(self._total, 1)
-        self._norms = [
-            (K1 * (1 - B + B * s.lengths / max(mean, 1e-9))).astype(np.float32) for s in self._segments
-        ]
+        self._norms = [(K1 * (1 - B + B * s.lengths / max(mean, 1e-9))).astype(np.float32) for s in self._segments]
 
     def lengths(self) -> dict[int, int]:
         """Number of terms of each chunk."""

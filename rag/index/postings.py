@@ -169,9 +169,7 @@ def _blocks(segment: Segment) -> Iterator[tuple[int, int, slice]]:
         first = last
 
 
-def _row_sums(
-    segment: Segment, first: int, last: int, live: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
+def _row_sums(segment: Segment, first: int, last: int, live: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """How many postings of each row are live; no row is empty."""
     sums: npt.NDArray[np.int64] = np.add.reduceat(
         live, segment.starts[first:last] - segment.starts[first], dtype=np.int64

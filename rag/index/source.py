@@ -65,7 +65,5 @@ def _live(statement: Select[Any], kb_id: int) -> Select[Any]:
     return (
         statement.join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
         .join(Document, Document.id == DocumentVersion.document_id)
-        .where(
-            Document.kb_id == kb_id, Document.deleted_at.is_(None), DocumentVersion.deleted_at.is_(None)
-        )
+        .where(Document.kb_id == kb_id, Document.deleted_at.is_(None), DocumentVersion.deleted_at.is_(None))
     )

@@ -16,6 +16,7 @@ from rag.index import files
 from rag.index.folders import MANIFEST, KbIndex
 from rag.index.source import known_ids, live_chunks, live_ids
 from rag.index.terms import term_keys
+from rag.index.vectors import FaissStore
 from rag.ports import IdArray
 from rag.store.kbs import get_kb
 from rag.store.models import Document, IndexGeneration
@@ -67,11 +68,17 @@ def verify(manager: IndexManager, kb_slug: str) -> VerifyReport:
         folder = manager.root / str(kb.id) / str(kb.generation)
         try:
             problems += _check_files(session, kb.id, kb.generation, folder, counts)
+            if problems:  # what damaged files say proves nothing
+                return VerifyReport(False, tuple(problems), counts)
             index = manager.load(kb.id, kb.generation)
+            vectors = index.vectors.ids()
         except IndexUnavailable as error:
             return VerifyReport(False, (*problems, error.message), counts)
         known = known_ids(session, kb.id)
-        for name, ids in (("vectors", index.vectors.ids()), ("postings", index.lexical.ids())):
+        if not isinstance(index.vectors, FaissStore):  # a server keeps those of interrupted ingestions; none is found
+            counts["leftover"] = int((~files.member(vectors, known)).sum())
+            vectors = vectors[files.member(vectors, known)]
+        for name, ids in (("vectors", vectors), ("postings", index.lexical.ids())):
             counts[name] = len(ids)
             problems += _check_ids(name, ids, live, known)
         counts["tombstoned"] = int((~files.member(index.lexical.ids(), live)).sum())
@@ -80,9 +87,7 @@ def verify(manager: IndexManager, kb_slug: str) -> VerifyReport:
     return VerifyReport(not problems, tuple(problems), counts)
 
 
-def _check_files(
-    session: Session, kb_id: int, number: int, folder: Path, counts: dict[str, int]
-) -> Iterator[str]:
+def _check_files(session: Session, kb_id: int, number: int, folder: Path, counts: dict[str, int]) -> Iterator[str]:
     record = session.scalar(
         select(IndexGeneration).where(IndexGeneration.kb_id == kb_id, IndexGeneration.number == number)
     )
@@ -91,7 +96,8 @@ def _check_files(
         return
     manifest = files.read_json(folder / MANIFEST)
     if files.digest(folder / MANIFEST) != record.checksums.get(MANIFEST):
-        yield f"{MANIFEST} was changed: its checksum is not the one in SQL."
+        yield f"{MANIFEST} is damaged: its checksum is not the one in SQL."
+        return
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():

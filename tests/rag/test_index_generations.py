@@ -59,9 +59,7 @@ class Place:
             kb = get_kb(session, "default")
             for text in texts:
                 new = NewVersion("0" * 64, "text/plain", len(text), text)
-                added += replace_version(
-                    session, kb, path.format(text), "题", new, [NewChunk(0, len(text), "章")]
-                )[2]
+                added += replace_version(session, kb, path.format(text), "题", new, [NewChunk(0, len(text), "章")])[2]
         return added
 
     def put(self, *texts: str) -> list[int]:

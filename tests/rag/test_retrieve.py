@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from rag.errors import InvalidInput, NotFound
-from rag.retrieve import Filters, Retriever, fuse, merge_neighbours
+from rag.filters import Filters, day
+from rag.retrieve import Retriever, fuse, merge_neighbours
+from rag.store.models import DocumentVersion
 from rag.types import Passage
 from tests.rag.world import SentenceReader, World
 
@@ -45,6 +49,7 @@ found = st.dictionaries(st.integers(0, 9), st.floats(0.0, 50.0), max_size=6)
 near = st.dictionaries(st.integers(0, 9), st.floats(-1.0, 1.0), max_size=6)
 
 
+@settings(deadline=None)
 @given(searches=st.lists(st.tuples(st.floats(0.1, 2), found, near), max_size=4))
 def test_fused_scores_lie_between_0_and_1(
     searches: list[tuple[float, dict[int, float], dict[int, float]]],
@@ -111,6 +116,38 @@ def test_filters_restrict_by_document_path_tag_and_metadata(world: World) -> Non
     assert {p.document_id for p in search("年假几天", filters=Filters(tags=("人事",)))} == set(tagged.values())
     assert search("年假几天", filters=Filters(tags=("人事", "没有"))) == []
     assert search("年假几天", filters=Filters(meta={"year": 2026})) == []
+
+
+def test_filters_by_metadata_and_date_are_exact(world: World) -> None:
+    """More documents outside the filter fit the question than either index brings in."""
+    world.put({f"无关{n}.md": f"年假几天？年假几天由第{n}号通知规定。" for n in range(80)})
+    with world.database.session() as session:
+        for version in session.scalars(select(DocumentVersion)):
+            version.created_at = datetime(2020, 5, 5, 12)
+    dated = {
+        "甲.md": {"date": "2024-03-01", "部门": ["人事", "行政"], "级别": 3},
+        "乙.md": {"日期": "2024年3月31日", "部门": "财务"},
+    }
+    for path, meta in dated.items():
+        world.put({path: f"{path}说明休假的规定，年假另行通知。"}, meta=meta)
+
+    def paths(**given: object) -> set[str]:
+        return {p.path for p in retriever(world).search("年假几天", k=100, filters=Filters(**given))}  # type: ignore[arg-type]
+
+    assert paths(since=date(2024, 3, 1)) == {"甲.md", "乙.md"}
+    assert paths(since=date(2024, 3, 2), until=date(2024, 3, 31)) == {"乙.md"}
+    assert paths(until=date(2024, 3, 1), documents=("甲.md", "乙.md")) == {"甲.md"}
+    assert len(paths(since=date(2020, 5, 5), until=date(2020, 5, 5))) == 80, "no date of their own: when stored"
+    assert paths(until=date(2020, 5, 4)) == set()
+    assert paths(meta={"部门": "人事"}) == {"甲.md"}
+    assert paths(meta={"级别": 3, "部门": "行政"}) == {"甲.md"}
+    assert paths(meta={"级别": 4}) == set()
+    assert paths(documents=("乙.md", "没有.md")) == {"乙.md"}
+    with pytest.raises(InvalidInput, match="晚于"):
+        Filters(since=date(2024, 1, 2), until=date(2024, 1, 1))
+    with pytest.raises(InvalidInput, match="2024-03-01"):
+        day("去年")
+    assert (day("2024年3月1日"), day("")) == (date(2024, 3, 1), None)
 
 
 class Choosy(SentenceReader):

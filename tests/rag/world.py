@@ -90,7 +90,13 @@ class World:
         with self.database.session() as session:
             get_or_create_kb(session, "default", embedder=self.embedder.id)
 
-    def put(self, documents: Mapping[str, str], kb: str = "default", tags: Sequence[str] = ()) -> dict[str, str]:
+    def put(
+        self,
+        documents: Mapping[str, str],
+        kb: str = "default",
+        tags: Sequence[str] = (),
+        meta: Mapping[str, object] | None = None,
+    ) -> dict[str, str]:
         """Store and index texts by path; the documents' ids by path. A heading line starts with #."""
         ids = {}
         added: list[int] = []
@@ -98,7 +104,14 @@ class World:
         with self.database.session() as session:
             base = get_or_create_kb(session, kb, embedder=self.embedder.id)
             for path, text in documents.items():
-                new = NewVersion(hashlib.sha256(text.encode()).hexdigest(), "text/plain", len(text), text, tags=tags)
+                new = NewVersion(
+                    hashlib.sha256(text.encode()).hexdigest(),
+                    "text/plain",
+                    len(text),
+                    text,
+                    tags=tags,
+                    meta=dict(meta or {}),
+                )
                 title, chunks, heading, at = path.rsplit(".", 1)[0], [], "", 0
                 for paragraph in text.split("\n\n"):
                     if paragraph.startswith("#"):
