@@ -77,6 +77,14 @@ def _sources(texts: list[str]) -> list[Any]:
     return sources
 
 
+def _init(path: Path) -> Path:
+    """A path, or the name of shipped weights."""
+    from gglm.weights import SHIPPED
+
+    shipped = SHIPPED / path
+    return shipped if not path.exists() and shipped.is_dir() else path
+
+
 def _preset(name: str) -> str:
     from gglm.config import PRESETS
 
@@ -173,13 +181,18 @@ def finetune(
         list[Path] | None, typer.Argument(metavar="QA.jsonl…", help="Questions with paragraph and answers.")
     ] = None,
     data: Annotated[list[Path] | None, typer.Option("--data", help="The same, as an option.")] = None,
-    tokenizer: TokenizerFile = Path("tokenizer.model"),
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.model; without, that of the weights folder one starts from.")
+    ] = None,
     out: Run = Path("runs/reader"),
     minutes: Minutes = 0,
     steps: Steps = 0,
     init: Annotated[
-        Path | None, typer.Option(help="Start from this checkpoint.pt or weights folder (the shipped one, say).")
+        Path | None, typer.Option(help="Start from this checkpoint.pt or weights folder (gglm-small: the shipped one).")
     ] = None,
+    lora: Annotated[
+        int, typer.Option(min=0, max=256, metavar="RANK", help="Train adapters of this rank instead of all weights.")
+    ] = 0,
     preset: Preset = "small",
     shards: Annotated[Path | None, typer.Option(help="Mix in recurring-span examples from these shards.")] = None,
     mixed: Annotated[float, typer.Option(min=0, max=0.9, help="Share of rows that come from the shards.")] = 0.33,
@@ -205,9 +218,13 @@ def finetune(
     if not files:
         raise typer.BadParameter("name at least one file of questions")
     run = _settings(out, minutes, steps, seed, device, threads, decay)
+    init = _init(init) if init else _init(Path("gglm-small")) if lora else None
+    if tokenizer is None:
+        tokenizer = init / "tokenizer.model" if init and init.is_dir() else Path("tokenizer.model")
     settings = FinetuneSettings(
         run, tokenizer, files, shards, vectors, init, preset=_preset(preset), pretraining=mixed, dev=dev or [],
         rows=rows, lr=rate, muon_lr=muon_rate, answers=answers, writing=_sources(source or []),
+        lora=lora,
     )  # fmt: skip
     train(settings)
 
@@ -237,28 +254,41 @@ def write(
 @friendly_errors
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder with a checkpoint.pt.")],
-    tokenizer: TokenizerFile,
     out: Annotated[Path, typer.Option("-o", "--out", help="Weights folder to write.")],
     name: Annotated[str, typer.Option(help="What answers carry as their model, e.g. mine-0.1.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.model.")] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="Weights folder whose tokenizer, calibration and tasks are kept (gglm-small: the shipped)."),
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task whose decoder may be used (repeatable).")] = None,
     card: Annotated[Path | None, typer.Option(help="Model card (Markdown) to put beside the weights.")] = None,
 ) -> None:
     """Make a weights folder of a run: its averaged weights, tokenizer, config, checksums and card."""
     import json
 
+    from gglm import weights
     from gglm.tasks import TASKS
     from gglm.training.finetune import from_checkpoint
-    from gglm.weights import save
 
     checkpoint = run / "checkpoint.pt" if run.is_dir() else run
     if not checkpoint.is_file():
         raise DataError(f"{checkpoint} does not exist: the run has saved nothing yet")
     if unknown := set(task or []) - set(TASKS):
         raise typer.BadParameter(f"--task {', '.join(sorted(unknown))}: one of {', '.join(TASKS)}")
+    tasks, kept = task or [], {}
+    if like:
+        like = _init(like)
+        before = weights.read_config(like)
+        tokenizer, tasks = tokenizer or like / weights.TOKENIZER, task or before["tasks"]
+        kept = {"reader": before["reader"]}
+    if tokenizer is None:
+        raise typer.BadParameter("name a --tokenizer, or a weights folder to be --like")
     record = checkpoint.with_name("run.json")
     meta = {"run": json.loads(record.read_text(encoding="utf-8"))} if record.is_file() else {}
     text = card.read_text(encoding="utf-8") if card else ""
-    save(out, from_checkpoint(checkpoint), tokenizer, name, tasks=task or [], card=text, meta=meta)
+    weights.save(out, from_checkpoint(checkpoint, dropout=0.0), tokenizer, name, tasks=tasks, card=text, meta=meta)
+    weights.update_config(out, **kept)
     err_console.print(f"{out}: {name}. Next: chatgglm train calibrate DEV.jsonl --weights {out}")
 
 

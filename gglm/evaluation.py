@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,7 @@ from gglm.evaluation_baselines import nearest_sentence, stripped_sentences
 from gglm.types import Reading, Source
 
 if TYPE_CHECKING:
-    from gglm.engine import Engine, Evidence
-    from gglm.weights import ReaderSettings
+    from gglm.engine import Engine
 
 BATCH = 32
 

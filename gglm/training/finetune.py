@@ -13,6 +13,7 @@ import torch
 
 from gglm.config import PRESETS, GGLMConfig
 from gglm.errors import DataError
+from gglm.interop import lora
 from gglm.metrics import auroc, exact_match, f1
 from gglm.model import ChatGGLM
 from gglm.tasks import encode_task, pad_batch
@@ -35,7 +36,8 @@ class FinetuneSettings:
     questions: CMRC-like JSON lines; passages: what they are read over; pretraining: share of rows that are
     recurring-span examples (needs ``shards``); crop: tokens of an input for the first ``1 - full`` of the
     run, ``window`` after it; answers: share of questions whose answer the decoder writes too; writing:
-    other tasks of the decoder, ``groups`` micro-batches of them a step.
+    other tasks of the decoder, ``groups`` micro-batches of them a step; lora: rank of the adapters that are
+    trained in place of all weights (`gglm.interop.lora`), 0: all weights.
     """
 
     run: RunSettings
@@ -61,6 +63,7 @@ class FinetuneSettings:
     dev: list[Path] = field(default_factory=list)
     dev_rows: int = 300
     dev_writing: Sequence[WritingSource] = ()
+    lora: int = 0
 
 
 def fresh_model(
@@ -83,7 +86,7 @@ def from_checkpoint(path: Path, **changes: Any) -> ChatGGLM:
         config, state = source.config.to_dict(), source.state_dict()
     else:
         saved = torch.load(path, weights_only=True, map_location="cpu")
-        config, state = saved["config"], saved["ema"]
+        config, state = saved["config"], lora.merge_state(saved["ema"])
     model = ChatGGLM(GGLMConfig.from_dict({**config, **changes}))
     model.load_state_dict(state)
     model.compute_dtype = fastest_dtype()
@@ -188,17 +191,19 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         model = from_checkpoint(settings.init, **changes)
     else:
         model = fresh_model(settings.preset, tokenizer, settings.vectors, settings.run.seed, **changes)
+    if settings.lora:
+        lora.add(model, settings.lora)
     looks = [make_evaluation(settings.dev, tokenizer, settings.dev_rows)] if settings.dev else []
     if settings.dev_writing:
         looks.append(heldout_loss(settings.dev_writing, tokenizer))
     files = [*settings.questions, *(f for s in settings.writing for f in s.files)]
     trainer = Trainer(
         model,
-        make_optimizers(model, settings.lr, settings.muon_lr),
+        make_optimizers(model, settings.lr, settings.muon_lr, muon=not settings.lora),
         make_stream(settings, tokenizer),
         {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.3},
         settings.run,
         (lambda model: {k: v for look in looks for k, v in look(model).items()}) if looks else None,
         {"data": data_hashes(files), "finetune": {k: str(v) for k, v in vars(settings).items()}},
     )
-    return trainer.run()
+    return lora.merge(trainer.run())

@@ -38,9 +38,11 @@ def answer_span(row: dict[str, Any]) -> tuple[int, int] | None:
     if not row.get("answerable", True) or kind == "unanswerable":
         return None
     answers = row.get("answers") or []
-    if answers and answers[0].get("start", -1) >= 0:
-        start = int(answers[0]["start"])
-        return start, start + len(answers[0]["text"])
+    if answers:
+        text = answers[0]["text"]
+        start = int(answers[0].get("start", row["context"].find(text)))  # −1: in own words
+        if start >= 0:
+            return start, start + len(text)
     evidence = row.get("evidence") or ""
     start = row["context"].find(evidence) if evidence else -1
     return (start, start + len(evidence)) if start >= 0 else None
