@@ -8,6 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ingest.errors import SourceError
+
 if TYPE_CHECKING:
     from rag.settings import Settings
 
@@ -38,6 +40,16 @@ class Limits:
         """The settings' limits, with another time limit if one is given."""
         found = {name: getattr(settings, name) for name in cls.__slots__}
         return cls(**(found | ({"parse_timeout_s": parse_timeout_s} if parse_timeout_s else {})))
+
+
+class TooLarge(SourceError):
+    """Beyond a limit; says which one and how to raise it."""
+
+    def __init__(self, what: str, found: int, unit: str, setting: str) -> None:
+        limit = getattr(current(), setting)
+        super().__init__(
+            f"{what} {found} {unit}, more than the limit of {limit}; split it, or raise CHATGGLM_{setting.upper()}"
+        )
 
 
 _DEFAULTS = Limits()
@@ -79,6 +91,13 @@ def more_time(seconds: float) -> None:
         _grant(seconds)
 
 
-def raise_it(setting: str) -> str:
-    """How a message about a limit ends."""
-    return f"raise CHATGGLM_{setting.upper()} if it is meant to be so large"
+def check_size(size: int, what: str = "the file has") -> None:
+    """Raises `TooLarge` for a document of more bytes than the limit."""
+    if size > current().max_document_mb << 20:
+        raise TooLarge(what, -(-size >> 20), "MiB", "max_document_mb")
+
+
+def check_pages(count: int) -> None:
+    """Raises `TooLarge` for a document of more pages than the limit."""
+    if count > current().max_pages:
+        raise TooLarge("the file has", count, "pages", "max_pages")

@@ -34,7 +34,7 @@ def render(rows: list[list[str]], has_header: bool | None = None) -> tuple[str, 
 
 def _lines(grid: list[list[str]], width: int, has_header: bool | None) -> tuple[str, list[str]]:
     if has_header is None:
-        has_header = _looks_like_header(grid)
+        has_header = looks_like_header(grid)
     if width == 1:
         return "", [row[0] for row in grid]
     if has_header and len(grid) > 1:
@@ -57,7 +57,7 @@ def _bars(row: list[str]) -> str:
     return " | ".join(row).strip(" |") if not row[0] or not row[-1] else " | ".join(row)
 
 
-def _looks_like_header(grid: list[list[str]]) -> bool:
+def looks_like_header(grid: list[list[str]]) -> bool:
     """First row short, all different, without figures, over three columns or one of figures."""
     first, body = grid[0], grid[1:]
     if not body or not all(first) or len(set(first)) < len(first):

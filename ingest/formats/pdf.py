@@ -1,60 +1,36 @@
-"""PDF by pdfium: pages, lines joined to paragraphs, running headers and footers dropped.
+"""PDF by pdfium: pages of lines with coordinates; pages that are nothing but pictures go to OCR.
 
-pdfium gives the characters that Chromium-made PDFs mean (other readers return Kangxi radicals); it
-keeps every line break, so lines that end at the right margin are joined here, without a space
-between Chinese characters.
+pdfium gives the characters that Chromium-made PDFs mean (other readers return Kangxi radicals) and
+keeps every line break; `ingest.formats.flow` makes paragraphs of the lines.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-import statistics
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from gglm.text import is_han
-from ingest.canonical import PAGE_BREAK, Draft, clean, one_line
+from ingest import limits
+from ingest.canonical import Draft, clean, one_line
 from ingest.errors import DamagedFile, EncryptedFile, NoText
-from ingest.structure import starts_element
+from ingest.formats import flow, ocr
+from ingest.formats.image import note
+from ingest.formats.layout import WIDE, Line
 
-_HYPHENS = ("\ufffe", "\x02", "\xad")
-_HANGING = "，。、；：！？）”’》」』.,;:"
-MAX_PAGES = 20_000
-_PAGE_NUMBER = re.compile(
-    r"[\s\-–—·.]*(?:第\s*)?\d{1,5}\s*(?:页|/)?[\s,，/]*(?:(?:共|of)?\s*\d{1,5}\s*页?)?[\s\-–—·.]*$",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"[A-Za-z0-9.,%/:+\-—~～–]*[A-Za-z0-9%][，。、；：！？）”’》」』]?|.[，。、；：！？）”’》」』]?")
-_LABEL = re.compile("[^，。：；！？\\s]{1,8}：")
+_BREAK = re.compile("(\r\n|\r|\n|[\ufffe\x02])")
+_HYPHENS = "\ufffe\x02"
+"""pdfium's marks for a hyphen that only the line's end called for, in the place of both."""
+_UNREADABLE = re.compile("[\ue000-\uf8ff\ufffd]")
+_STAMP = 40
+"""Characters, at most, of a page that is a picture with a stamp (a page number, a scanner's mark)."""
 _GENERIC_TITLE = re.compile(
     r"\(anonymous\)|untitled|无标题|microsoft word.*|.*\.(?:docx?|pptx?|wps|indd|qxd)|幻灯片\s*\d+|scan\w*",
     re.IGNORECASE,
 )
 
 
-@dataclass(slots=True)
-class Line:
-    """A line of a page; coordinates in points from the page's lower left, 0 where unknown."""
-
-    text: str
-    left: float = 0.0
-    right: float = 0.0
-    bottom: float = 0.0
-    top: float = 0.0
-    margin_left: float = 0.0
-    margin_right: float = 0.0
-    """Edges of the column that the line stands in."""
-
-    @property
-    def size(self) -> float:
-        return self.top - self.bottom
-
-
 def parse(data: bytes, name: str) -> Draft:
-    """Raises `EncryptedFile`, `DamagedFile`, or `NoText` for a scan."""
+    """Raises `EncryptedFile`, `DamagedFile`, or `NoText` for a scan that nothing here can read."""
     import pypdfium2
 
     try:
@@ -71,35 +47,42 @@ def parse(data: bytes, name: str) -> Draft:
 
 def _read(document: Any) -> Draft:
     count = len(document)
-    if count > MAX_PAGES:
-        raise DamagedFile(f"the PDF has {count} pages, more than the limit of {MAX_PAGES}; split it")
+    limits.check_pages(count)
     draft = Draft("application/pdf", paged=True)
     pages: list[list[Line]] = []
+    pictures: list[int] = []
     for index in range(count):
         try:
-            pages.append(_lines(document, index))
+            lines, is_picture = _page(document, index)
         except Exception:  # one broken page must not cost the others
-            pages.append([])
+            lines, is_picture = [], False
             draft.fidelity.setdefault("damaged_pages", []).append(index + 1)
-    empty = [i + 1 for i, lines in enumerate(pages) if not lines]
+        pages.append(lines)
+        if is_picture:
+            pictures.append(index)
+    if pictures and ocr.available():
+        _recognise(document, pictures, pages, draft)
     draft.fidelity["pages"] = count
-    if empty:
+    if empty := [i + 1 for i, lines in enumerate(pages) if not lines]:
         draft.fidelity["pages_without_text"] = empty
-    if len(empty) == count:
-        raise NoText(
-            "the PDF holds no text, only pictures (a scan?); run OCR over it first" if count else "the PDF has no pages"
-        )
-    dropped = _drop_running(pages)
-    if dropped:
-        draft.fidelity["running_lines_dropped"] = dropped
+    _refuse_unreadable(pages)
     title = one_line(_repaired(str((document.get_metadata_dict() or {}).get("Title") or "")))
-    stated = title if title and not _GENERIC_TITLE.fullmatch(title) else ""
-    _append(draft, pages, stated)
-    letters = sum(len(line.text) for lines in pages for line in lines)
-    private = sum(len(re.findall("[\ue000-\uf8ff\ufffd]", line.text)) for lines in pages for line in lines)
-    if private * 2 > letters:
-        raise NoText("the PDF's fonts do not say which characters they show; run OCR over it first")
+    flow.append(draft, pages, "" if _GENERIC_TITLE.fullmatch(title) else title)
     return draft
+
+
+def _refuse_unreadable(pages: list[list[Line]]) -> None:
+    todo = f"; {ocr.why_not()}" if not ocr.available() else ", and OCR found none either"
+    if not any(pages):
+        raise NoText(f"the PDF holds no text, only pictures (a scan?){todo}" if pages else "the PDF has no pages")
+    if _unreadable([line for lines in pages for line in lines]):
+        raise NoText(f"the PDF's fonts do not say which characters they show{todo}")
+
+
+def _unreadable(lines: list[Line]) -> bool:
+    """Most characters are of private use or none: the font lacks a map to Unicode."""
+    letters = sum(len(line.text) for line in lines)
+    return 2 * sum(len(_UNREADABLE.findall(line.text)) for line in lines) > letters
 
 
 def _repaired(title: str) -> str:
@@ -111,7 +94,11 @@ def _repaired(title: str) -> str:
     return fixed if any(map(is_han, fixed)) else title
 
 
-def _lines(document: Any, index: int) -> list[Line]:
+# -- the text layer --------------------------------------------------------------------------------
+
+
+def _page(document: Any, index: int) -> tuple[list[Line], bool]:
+    """Lines of a page's text layer, and whether the text that people see there is a picture."""
     page = document[index]
     textpage = page.get_textpage()
     try:
@@ -119,173 +106,91 @@ def _lines(document: Any, index: int) -> list[Line]:
         exact = len(text) == textpage.count_chars()
         lines: list[Line] = []
         position = 0
-        for raw in re.split("(\r\n|\r|\n)", text):
+        pieces = _BREAK.split(text)
+        for raw, separator in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
             stripped = raw.strip()
-            if stripped.endswith(_HYPHENS):  # pdfium's mark for a hyphen that only the line's end called for
-                stripped = stripped[:-1] + "-"
-            if stripped and raw not in ("\r\n", "\r", "\n"):
+            if stripped:
                 start = position + len(raw) - len(raw.lstrip())
-                lines.append(_measured(textpage, clean(stripped), start, start + len(stripped) - 1, exact))
-            position += len(raw)
-        return [line for line in lines if line.text]
+                line = _line(textpage, stripped, start if exact else None)
+                if separator and separator in _HYPHENS:
+                    line.text += "-"
+                lines.append(line)
+            position += len(raw) + len(separator)
+        lines = [line for line in lines if line.text]
+        return lines, (not lines) or _unreadable(lines) or _is_stamped_picture(page, lines)
     finally:
         textpage.close()
         page.close()
 
 
-def _measured(textpage: Any, text: str, first: int, last: int, exact: bool) -> Line:
-    if not exact:
-        return Line(text)
-    left, bottom, _, top = textpage.get_charbox(first, loose=True)
-    _, bottom2, right, top2 = textpage.get_charbox(last, loose=True)
-    return Line(text, left, right, min(bottom, bottom2), max(top, top2))
+def _line(textpage: Any, text: str, start: int | None) -> Line:
+    """A line with its coordinates (none without ``start``) and the cells that wide gaps part."""
+    if start is None:
+        return Line(clean(text))
+    cells: list[Line] = []
+    begin = 0
+    for gap in re.finditer(r"[ \t]+", text):
+        _, bottom, right, top = textpage.get_charbox(start + gap.start() - 1, loose=True)
+        left = textpage.get_charbox(start + gap.end(), loose=True)[0]
+        if left - right >= WIDE * (top - bottom) > 0:
+            cells.append(_measured(textpage, text[begin : gap.start()], start + begin))
+            begin = gap.end()
+    whole = _measured(textpage, text, start)
+    if cells:
+        whole.cells = (*cells, _measured(textpage, text[begin:], start + begin))
+    return whole
 
 
-def _drop_running(pages: list[list[Line]]) -> int:
-    """Removes headers, footers and page numbers: lines set apart from the text that recur on most pages."""
-    filled = [lines for lines in pages if lines]
-    if len(filled) < 3:
-        return 0
-    seen: Counter[tuple[bool, str]] = Counter()
-    for lines in filled:
-        seen.update({(at_top, _mask(line.text)) for at_top, line in _edges(lines)})
-    needed = max(3, 0.5 * len(filled))
-    dropped = 0
-    for lines in filled:
-        for at_top, line in list(_edges(lines)):
-            if seen[at_top, _mask(line.text)] >= needed and line in lines:
-                lines.remove(line)
-                dropped += 1
-    return dropped
+def _measured(textpage: Any, text: str, start: int) -> Line:
+    left, bottom, _, top = textpage.get_charbox(start, loose=True)
+    _, bottom2, right, top2 = textpage.get_charbox(start + len(text) - 1, loose=True)
+    return Line(clean(text), left, right, min(bottom, bottom2), max(top, top2))
 
 
-def _edges(lines: list[Line]) -> Iterator[tuple[bool, Line]]:
-    """Up to two lines at the top and at the bottom that a gap sets apart from the rest."""
-    ordered = sorted(lines, key=lambda line: -line.top)
-    if len(ordered) < 3 or not ordered[0].size:
-        for line in (lines[:1] + lines[-1:]) if len(lines) > 1 else []:
-            if _PAGE_NUMBER.match(line.text):
-                yield line is lines[0], line
-        return
-    gaps = [a.bottom - b.top for a, b in itertools.pairwise(ordered)]
-    usual = max(statistics.median(gaps), 0.0)
-    for at_top, run in ((True, ordered), (False, ordered[::-1])):
-        for depth in (1, 2):
-            if len(run) <= depth:
-                break
-            above, below = (run[depth - 1], run[depth]) if at_top else (run[depth], run[depth - 1])
-            if above.bottom - below.top > usual + 0.5 * above.size or _PAGE_NUMBER.match(run[0].text):
-                yield from ((at_top, line) for line in run[:depth])
-                break
+def _is_stamped_picture(page: Any, lines: list[Line]) -> bool:
+    """A picture covers most of the page, and the text layer holds next to nothing."""
+    import pypdfium2.raw as pdfium
 
-
-def _mask(text: str) -> str:
-    return re.sub(r"\d+|[一二三四五六七八九十百]+(?=页)", "#", "".join(text.split()))
-
-
-def _append(draft: Draft, pages: list[list[Line]], title: str) -> None:
-    sizes = [
-        round(line.size, 1) for lines in pages for line in lines for _ in range(min(len(line.text), 40)) if line.size
-    ]
-    body = statistics.median(sizes) if sizes else 0.0
-    largest = sorted({size for size in sizes if size > 1.12 * body}, reverse=True)[:4]
-    paragraph: list[str] = []
-    previous: Line | None = None
-    first = True
-
-    def flush() -> None:
-        nonlocal previous
-        if paragraph:
-            draft.text("".join(paragraph))
-            paragraph.clear()
-        previous = None
-
-    _set_margins(pages)
-    for number, lines in enumerate(pages):
-        page_start = number > 0
-        for line in lines:
-            big = body and line.size > 1.12 * body and len(line.text) <= 60
-            repeats_title = first and title and "".join(line.text.split()) == "".join(title.split())
-            if previous is not None and not big and not repeats_title and _runs_on(previous, line, page_start):
-                paragraph.append(_glue(previous.text, line.text, PAGE_BREAK if page_start else ""))
-            else:
-                flush()
-                lead = PAGE_BREAK if page_start else ""
-                if big or repeats_title:
-                    level = 1 + min((i for i, size in enumerate(largest) if line.size >= size - 0.2), default=2)
-                    draft.heading(lead + line.text, 1 if repeats_title else level)
-                else:
-                    paragraph.append(lead + line.text)
-            previous = None if big or repeats_title else line
-            page_start = first = False
-        if page_start:  # an empty page
-            flush()
-            draft.page_break()
-    flush()
-    if title and not any(kind == "heading" for kind, *_ in draft.blocks[:2]):
-        draft.title = title
-
-
-def _set_margins(pages: list[list[Line]]) -> None:
-    """Finds the columns of each page: lines whose extents overlap stand in the same one.
-
-    A column's right edge is that of the widest column which begins at the same place on any page,
-    so that a page of short lines is not taken for a narrow column. Punctuation may hang over it.
-    """
-    found: list[tuple[list[Line], float, float]] = []
-    widest: dict[int, float] = {}
-    for lines in pages:
-        columns: list[list[Line]] = []
-        rights: list[float] = []
-        for line in sorted((line for line in lines if line.size), key=lambda line: line.left):
-            i = next((i for i, right in enumerate(rights) if line.left < right - line.size), None)
-            if i is None:
-                columns.append([line])
-                rights.append(line.right)
-            else:
-                columns[i].append(line)
-                rights[i] = max(rights[i], line.right)
-        for column in columns:
-            left = float(Counter(round(line.left) for line in column).most_common(1)[0][0])
-            right = max(line.right - (line.size if line.text[-1] in _HANGING else 0.0) for line in column)
-            found.append((column, left, right))
-            widest[int(left) // 8] = max(right, widest.get(int(left) // 8, 0.0))
-    for column, left, right in found:
-        for line in column:
-            line.margin_left, line.margin_right = left, max(right, widest[int(left) // 8])
-
-
-def _runs_on(above: Line, line: Line, new_page: bool) -> bool:
-    """Whether ``line`` goes on with the paragraph of ``above``: what begins it did not fit there."""
-    if starts_element(line.text):
+    if sum(len(line.text) for line in lines) > _STAMP:
         return False
-    ended = above.text[-1] in "。！？：；.!?:;"
-    if not above.size or not line.size:
-        return _width(above.text) >= 60 and not ended
-    em = above.size
-    if above.margin_right - above.margin_left < 12 * em:
-        return False
-    word = _WORD.match(line.text)
-    needed = _width(word[0]) / 2 * em if word else em
-    if above.margin_right - above.right >= max(needed, 0.9 * em) + 0.1 * em:
-        return False
-    if abs(line.size - above.size) > 0.25 * above.size:
-        return False
-    if new_page or line.margin_left > above.margin_right - em:  # over to the next page or column
-        return not ended
-    if ended and (line.left > line.margin_left + 1.2 * line.size or _LABEL.match(line.text)):  # a new paragraph
-        return False
-    return -1.5 * line.size < above.bottom - line.top < 1.5 * line.size
+    width, height = page.get_size()
+    for picture in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_IMAGE], max_depth=3):
+        left, bottom, right, top = picture.get_bounds()
+        if (right - left) * (top - bottom) > 0.5 * width * height:
+            return True
+    return False
 
 
-def _glue(above: str, below: str, between: str) -> str:
-    last, first = above[-1], below[0]
-    if last.isascii() and first.isascii() and not (is_han(last) or is_han(first)):
-        if last == "-" and first.islower():
-            return between + below
-        return f" {between}{below}"
-    return between + below
+# -- pages that are pictures -----------------------------------------------------------------------
 
 
-def _width(text: str) -> int:
-    return sum(1 if char.isascii() else 2 for char in text)
+def _recognise(document: Any, pictures: list[int], pages: list[list[Line]], draft: Draft) -> None:
+    """Puts what OCR reads in the place of what the text layer of these pages holds, if it is more."""
+    read: dict[int, ocr.Page] = {}
+    for index in pictures:
+        found, scale = _rendered(document, index)
+        for line in found.lines:
+            for part in (line, *line.cells):
+                part.left, part.right = part.left * scale, part.right * scale
+                part.bottom, part.top = part.bottom * scale, part.top * scale
+        known = 0 if _unreadable(pages[index]) else sum(len(line.text) for line in pages[index])
+        if sum(len(line.text) for line in found.lines) > known:
+            pages[index] = found.lines
+            read[index + 1] = found
+    note(draft, read)
+
+
+def _rendered(document: Any, index: int) -> tuple[ocr.Page, float]:
+    """What OCR reads on a page, and points a pixel."""
+    page = document[index]
+    try:
+        scale = ocr.LONGEST / max(page.get_size())
+        bitmap = page.render(scale=scale)
+        try:
+            return ocr.read(bitmap.to_pil()), 1 / scale
+        finally:
+            bitmap.close()
+    except Exception:  # as with the text layer: one broken page must not cost the others
+        return ocr.Page([]), 1.0
+    finally:
+        page.close()

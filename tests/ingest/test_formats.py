@@ -297,8 +297,9 @@ def wrapped(text: str, width: int = 37) -> list[str]:
 
 
 def test_pdf_lines_become_paragraphs(make_pdf: Callable[..., bytes]) -> None:
-    data = make_pdf([["借阅须知", *wrapped(PARAGRAPH), "办证免费。", *wrapped(PARAGRAPH)]])
-    assert lines(parse(data, "a.pdf")) == ["借阅须知", PARAGRAPH, "办证免费。", PARAGRAPH]
+    other = "又" + PARAGRAPH  # pdfium drops a line that stands twice near by where the machine has no Chinese font
+    data = make_pdf([["借阅须知", *wrapped(PARAGRAPH), "办证免费。", *wrapped(other)]])
+    assert lines(parse(data, "a.pdf")) == ["借阅须知", PARAGRAPH, "办证免费。", other]
 
 
 def test_pdf_pages_and_a_paragraph_across_them(make_pdf: Callable[..., bytes]) -> None:
@@ -339,12 +340,46 @@ def test_pdf_larger_lines_are_headings_and_the_title_is_read(make_pdf: Callable[
 
 
 def test_pdf_columns(make_pdf: Callable[..., bytes]) -> None:
-    left, right = wrapped(PARAGRAPH[:38], 19), wrapped(PARAGRAPH[38:], 19)
+    text = PARAGRAPH + "请妥善保管。"
+    left, right = wrapped(text[:38], 19), wrapped(text[38:], 19)
     page = [
         *((text, 12.0, 60.0, 760.0 - 18 * i) for i, text in enumerate(["左栏第一段到此为止。", *left])),
         *((text, 12.0, 320.0, 760.0 - 18 * i) for i, text in enumerate([*right, "右栏末段。"])),
     ]
-    assert lines(parse(make_pdf([page]), "a.pdf")) == ["左栏第一段到此为止。", PARAGRAPH, "右栏末段。"]
+    assert lines(parse(make_pdf([page]), "a.pdf")) == ["左栏第一段到此为止。", text, "右栏末段。"]
+
+
+def test_pdf_columns_drawn_row_by_row_under_a_title_across_them(make_pdf: Callable[..., bytes]) -> None:
+    left, right = "甲" + PARAGRAPH * 2, "乙" + PARAGRAPH * 2
+    page: list[Any] = [("两栏排版的文章标题横跨整页", 18.0, 150.0, 790.0)]
+    for i, (a, b) in enumerate(zip(wrapped(left, 19), wrapped(right, 19), strict=True)):
+        page += [(a, 12.0, 60.0, 760.0 - 18 * i), (b, 12.0, 320.0, 760.0 - 18 * i)]
+    assert lines(parse(make_pdf([page]), "a.pdf")) == ["两栏排版的文章标题横跨整页", left, right]
+
+
+def test_pdf_three_columns_drawn_row_by_row(make_pdf: Callable[..., bytes]) -> None:
+    columns = [mark + PARAGRAPH for mark in "甲乙丙"]
+    page = [
+        (text, 10.0, 50.0 + 170 * j, 760.0 - 16 * i)
+        for i, row in enumerate(zip(*(wrapped(text, 15) for text in columns), strict=True))
+        for j, text in enumerate(row)
+    ]
+    assert lines(parse(make_pdf([page]), "a.pdf")) == columns
+
+
+def test_pdf_rows_of_a_table_stay_apart_and_know_their_header(make_pdf: Callable[..., bytes]) -> None:
+    rows = [("姓名", "年龄", "所在城市"), *((f"员工{n}", f"3{i}", "北京市朝阳区") for i, n in enumerate("甲乙丙丁"))]
+    page = [
+        (text, 12.0, x, 760.0 - 18 * i)
+        for i, row in enumerate(rows)
+        for text, x in zip(row, (60.0, 200.0, 320.0), strict=True)
+    ]
+    parsed = parse(make_pdf([page]), "a.pdf")
+    assert lines(parsed) == [" ".join(row) for row in rows]
+    assert [(block.kind, block.header) for block in parsed.blocks] == [
+        ("row", ""),
+        *[("row", "姓名 年龄 所在城市")] * 4,
+    ]
 
 
 def test_pdf_title_in_gbk_that_is_taken_for_latin1(make_pdf: Callable[..., bytes]) -> None:
@@ -355,7 +390,8 @@ def test_pdf_title_in_gbk_that_is_taken_for_latin1(make_pdf: Callable[..., bytes
 def test_pdf_hyphens_at_line_ends(make_pdf: Callable[..., bytes]) -> None:
     first = "The committee decided that the docu-"
     data = make_pdf([[first, "ments shall be kept for ten years.", "Half-", "open."]])
-    assert lines(parse(data, "a.pdf"))[0] == "The committee decided that the documents shall be kept for ten years."
+    whole = "The committee decided that the documents shall be kept for ten years."
+    assert lines(parse(data, "a.pdf")) == [whole, "Half-open."]
 
 
 def test_pdf_without_text_is_said_to_be_a_scan(make_pdf: Callable[..., bytes]) -> None:
@@ -460,11 +496,9 @@ def test_each_paragraph_of_the_samples_is_one_line(samples: Path) -> None:
 
 
 @pytest.mark.shared
-def test_short_samples_scan_and_long_pdf(samples: Path) -> None:
+def test_short_samples_and_long_pdf(samples: Path) -> None:
     assert parse(samples / "short_gbk.txt").text == "你好，世界"
     assert parse(samples / "text_big5.txt").text.startswith("繁體中文測試")
-    with pytest.raises(NoText):
-        parse(samples / "scan.pdf")
     long = parse(samples / "big.pdf")
     assert len(long.pages) == 43
     assert long.page_at(len(long.text) - 1) == 43
