@@ -8,13 +8,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from rag.index import files
 from rag.index.lexical import Bm25Index
-from rag.index.vectors import FaissStore
+from rag.index.stores import VectorStores
+
+if TYPE_CHECKING:
+    from rag.index.milvus import MilvusStore
+    from rag.index.vectors import FaissStore
 
 MANIFEST = "generation.json"
 GRACE_SECONDS = 300.0
@@ -28,7 +32,7 @@ class KbIndex:
     kb_id: int
     generation: int
     embedder: str
-    vectors: FaissStore = field(repr=False)
+    vectors: FaissStore | MilvusStore = field(repr=False)
     lexical: Bm25Index = field(repr=False)
     folder: Path | None = None
 
@@ -36,12 +40,12 @@ class KbIndex:
         return len(self.lexical)
 
 
-def empty(kb_id: int, number: int, embedder: str) -> KbIndex:
+def empty(kb_id: int, number: int, embedder: str, stores: VectorStores) -> KbIndex:
     """An index of nothing, to which that embedder's vectors may be added."""
-    return KbIndex(kb_id, number, embedder, FaissStore(), Bm25Index())
+    return KbIndex(kb_id, number, embedder, stores.new(kb_id), Bm25Index())
 
 
-def load(root: Path, kb_id: int, number: int) -> KbIndex:
+def load(root: Path, kb_id: int, number: int, stores: VectorStores) -> KbIndex:
     """Memory-map the generation in ``root/kb_id/number``.
 
     Raises:
@@ -49,12 +53,15 @@ def load(root: Path, kb_id: int, number: int) -> KbIndex:
     """
     folder = root / str(kb_id) / str(number)
     manifest = files.read_json(folder / MANIFEST)
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            raise files.damaged(path, "it is missing or cut short")
-    vectors, lexical = FaissStore.open(folder / "vectors"), Bm25Index.open(folder / "lexical")
-    return KbIndex(kb_id, number, manifest["embedder"], vectors, lexical, folder)
+    try:
+        for name, entry in manifest["files"].items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                raise files.damaged(path, "it is missing or cut short")
+        vectors, lexical = stores.open(folder / "vectors", kb_id), Bm25Index.open(folder / "lexical")
+        return KbIndex(kb_id, number, manifest["embedder"], vectors, lexical, folder)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # JSON with a flipped bit
+        raise files.damaged(folder, error) from error
 
 
 @contextmanager

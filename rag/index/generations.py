@@ -26,6 +26,7 @@ from rag.index import files
 from rag.index.folders import MANIFEST, KbIndex, empty, load, sweep, written
 from rag.index.merging import Merger, is_due
 from rag.index.source import live_chunks, live_ids
+from rag.index.stores import vector_stores
 from rag.ports import Embedder, FloatMatrix, IdArray
 from rag.settings import Settings
 from rag.store.kbs import get_kb
@@ -60,6 +61,7 @@ class IndexManager:
         self._lock = threading.Lock()
         self._opened: dict[int, KbIndex] = {}
         self._merger = Merger(self)
+        self.stores = vector_stores(settings)
 
     @property
     def root(self) -> Path:
@@ -127,7 +129,9 @@ class IndexManager:
         Raises:
             IndexUnavailable: they are missing or damaged.
         """
-        return load(self.root, kb_id, number) if number else empty(kb_id, 0, self.embedder_id)
+        if not number:
+            return empty(kb_id, 0, self.embedder_id, self.stores)
+        return load(self.root, kb_id, number, self.stores)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -221,7 +225,7 @@ class IndexManager:
         with self.database.session() as session:
             kb_id = get_kb(session, kb_slug).id
             live = live_ids(session, kb_id)
-        fresh = empty(kb_id, 0, self.embedder.id)
+        fresh = empty(kb_id, 0, self.embedder.id, self.stores)
         done = 0
 
         def embed(wanted: IdArray, total: int) -> None:
@@ -278,6 +282,7 @@ class IndexManager:
         with self._lock:
             self._opened.pop(kb_id, None)
         files.remove_folder(self.root / str(kb_id))
+        self.stores.drop(kb_id)
 
     def _batches(self, kb_id: int, wanted: IdArray) -> Iterator[tuple[list[int], list[str]]]:
         """Ids and index texts of the wanted live chunks, `BATCH` at a time."""
@@ -334,7 +339,7 @@ class IndexManager:
         """What the new generation shall be; loaded anew, because the opened one is being read."""
         if load:
             return change(self.load(kb_id, number))
-        return change(empty(kb_id, number, self.embedder_id))
+        return change(empty(kb_id, number, self.embedder_id, self.stores))
 
     @staticmethod
     def _locked(session: Session, kb_slug: str) -> KnowledgeBase:
@@ -400,6 +405,8 @@ class IndexManager:
             )
             if gone := session.scalars(recorded).all():
                 session.execute(delete(IndexGeneration).where(IndexGeneration.id.in_(gone)))
+        with suppress(ChatGGLMError):  # Milvus does not answer now
+            self.stores.sweep(kb_id, self.root / str(kb_id))
 
     def _appendable(self, kb_slug: str, index: KbIndex) -> KbIndex:
         """The index, if our embedder's vectors may be added to it; an empty one takes any.
@@ -408,7 +415,7 @@ class IndexManager:
             Conflict: another embedder made it.
         """
         if not len(index):
-            return empty(index.kb_id, index.generation, self.embedder_id)
+            return empty(index.kb_id, index.generation, self.embedder_id, self.stores)
         if index.embedder != self.embedder_id:
             raise Conflict(self._other_embedder(kb_slug, index.embedder))
         return index

@@ -20,6 +20,7 @@ from rag.errors import ChatGGLMError
 from rag.index import kinds
 from rag.index.folders import KbIndex, checksums, passing
 from rag.index.kinds import Sizes
+from rag.index.vectors import FaissStore
 from rag.store.kbs import get_kb
 
 if TYPE_CHECKING:
@@ -75,12 +76,17 @@ def _merge_once(manager: IndexManager, kb_slug: str, stop: Callable[[], bool]) -
         for part in ("lexical", "vectors"):
             (folder / part).mkdir()
         new_postings = index.lexical.merged(postings).save(folder / "lexical") if postings else None
-        new_vectors = index.vectors.merged(vectors, sizes, stop).save(folder / "vectors") if vectors else None
+        new_vectors = None
+        if vectors:
+            assert isinstance(index.vectors, FaissStore)  # others merge by themselves
+            new_vectors = index.vectors.merged(vectors, sizes, stop).save(folder / "vectors")
         del index
 
         def change(current: KbIndex) -> KbIndex | None:
             done = [current.lexical.replace(postings, new_postings)] if new_postings is not None else []
-            done += [current.vectors.replace(vectors, new_vectors)] if new_vectors is not None else []
+            if new_vectors is not None:
+                assert isinstance(current.vectors, FaissStore)
+                done.append(current.vectors.replace(vectors, new_vectors))
             return current if all(done) else None
 
         known = checksums(folder, {})
