@@ -14,7 +14,7 @@ from rag.cite import cite, supported_share
 from rag.filters import Filters
 from rag.parts import Part, split_question
 from rag.ports import Reader
-from rag.retrieve import Found, Retriever, merge_neighbours, near_best, usable_question
+from rag.retrieve import Found, Retriever, diverse, merge_neighbours, near_best, usable_question
 from rag.rewrite import Rewriter, Standalone, standalone
 from rag.settings import Settings
 from rag.smalltalk import Topic, classify, fitting, fixed_reply
@@ -174,7 +174,8 @@ class Answerer:
             nearest = ranked[: 2 * self.settings.top_k]
             texts = self.retriever.texts([p.version_id for p in nearest])
             live = [p for p in nearest if p.version_id in texts]
-            passages = _cut(merge_neighbours(live, texts), self.settings.top_k)
+            merged = merge_neighbours(live, texts)
+            passages = _cut(diverse(merged, self.settings.top_k), self.settings.top_k)
         if not passages:
             yield self._refuse(run, "nothing_relevant", (), 0.0)
             return

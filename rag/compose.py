@@ -21,6 +21,8 @@ EMPTY = "资料中没有找到答案：这个知识库里还没有任何内容�
 
 ALTERNATIVE = 0.5
 """How likely, beside the best answer, another one must be to be shown with it."""
+ALTERNATIVE_ALIKE = 0.02
+"""The same where the sentences around both hardly differ but for the answer: a likelihood tells little there."""
 _ITEM = re.compile(
     r"\s*(?P<bullet>[-*•·●▪◦‣]\s+|[①-⑳]|[（(]?(?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）.、．]\s*(?!\d)|第[一二三四五六七八九十\d]{1,3}步[:：、，\s]?|步骤\s*[\d一二三四五六七八九十]{1,3}[:：、.\s]?)"
 )
@@ -83,8 +85,9 @@ def with_alternatives(draft: Draft, output: ReaderOutput, passages: Sequence[Pas
     for score, index, source in output.alternatives:
         passage = passages[index]
         text = passage.text[source.start : source.end]
+        least = ALTERNATIVE_ALIKE if _alike(passage, source, claim) else ALTERNATIVE
         if (
-            score >= ALTERNATIVE
+            score >= least
             and output.relevance[index] >= 0.5
             and len(text) <= 30
             and all(passage.document_id != other.document_id for other, _, _ in kept)
@@ -213,6 +216,13 @@ def _same_question(passage: Passage, source: Span, claim: Evidence) -> bool:
     if _FIGURE.search(one) and not set(_FIGURE.sub("", key(one))) & set(_FIGURE.sub("", key(other))):
         return False
     return len(_context(passage, source) & _context(claim.passage, claim.source)) >= 2
+
+
+def _alike(passage: Passage, source: Span, claim: Evidence) -> bool:
+    """Whether the sentences around two answers say nearly the same otherwise."""
+    one, other = _context(passage, source), _context(claim.passage, claim.source)
+    shared = len(one & other)
+    return shared >= 5 and shared >= 0.75 * min(len(one), len(other))
 
 
 def _context(passage: Passage, span: Span) -> set[str]:

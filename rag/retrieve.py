@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ NEAR = 0.5
 half are such; none of them held an answer on the development questions (docs/decisions/007)."""
 MERGED_CHARS = 900
 """Neighbours are merged for reading up to this length."""
+PER_DOCUMENT = 3
+"""Passages of one document among those that are read, where others are as near (docs/decisions/008)."""
 _UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -94,6 +97,20 @@ def near_best(passages: Sequence[Passage]) -> list[Passage]:
     """The passages whose fused score is at least `NEAR` of the best one's, in their order."""
     best = max((p.scores.fused for p in passages), default=0.0)
     return [p for p in passages if p.scores.fused >= NEAR * best]
+
+
+def diverse(passages: Sequence[Passage], k: int, limit: int = PER_DOCUMENT) -> list[Passage]:
+    """The same passages, with at most ``limit`` of one document among the first ``k``, as long as others are
+    near the best; what is set back comes next.
+    """
+    counts: Counter[str] = Counter()
+    first: list[Passage] = []
+    for passage in near_best(passages):
+        if len(first) < k and counts[passage.document_id] < limit:
+            counts[passage.document_id] += 1
+            first.append(passage)
+    taken = {p.chunk_id for p in first}
+    return [*first, *(p for p in passages if p.chunk_id not in taken)]
 
 
 class Retriever:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.cite import cite
@@ -114,6 +114,14 @@ def test_disagreeing_documents_are_shown_side_by_side() -> None:
     assert [c.document_id for c in citations] == ["d1", "d2"]
 
 
+def test_sentences_alike_but_for_the_answer_disagree_however_sure_the_reader_is() -> None:
+    shown = [passage("员工出差的住宿标准为每晚三百元。"), passage("员工出差的住宿标准为每晚四百元。", 2)]
+    at = shown[1].text.index("四百元")
+    output = read(shown, "三百元", alternatives=((0.05, 1, Span(at, at + 3)),))
+    first = draft("住宿标准是多少？", output, shown, stored(shown))
+    assert with_alternatives(first, output, shown).text == "三百元；四百元"
+
+
 @pytest.mark.parametrize(
     ("other", "quote", "number", "score"),
     [
@@ -171,6 +179,7 @@ def test_sentences_cover_all_but_white_space(text: str) -> None:
     assert all(a.end <= b.start for a, b in pairwise(spans))
 
 
+@settings(deadline=None)
 @given(text=st.text(max_size=200), question=st.text(max_size=40), data=st.data())
 def test_composing_never_claims_what_does_not_verify(text: str, question: str, data: st.DataObject) -> None:
     shown = [passage(text + "。1. 甲\n2. 乙 | 丙\n")]

@@ -13,9 +13,9 @@ from sqlalchemy import select
 
 from rag.errors import InvalidInput, NotFound
 from rag.filters import Filters, day
-from rag.retrieve import Retriever, fuse, merge_neighbours
+from rag.retrieve import Retriever, diverse, fuse, merge_neighbours
 from rag.store.models import DocumentVersion
-from rag.types import Passage
+from rag.types import Passage, Scores
 from tests.rag.world import SentenceReader, World
 
 DOCUMENTS = {
@@ -243,3 +243,14 @@ def test_merging_keeps_text_and_offsets_true(cuts: list[tuple[int, int]], limit:
         assert p.text == text[p.char_start : p.char_end]
         covered |= set(range(p.char_start, p.char_end))
     assert all(set(range(p.char_start, p.char_end)) <= covered for p in shown)
+
+
+def test_one_document_does_not_crowd_out_others_that_are_as_near() -> None:
+    def found(chunk: int, document: str, fused: float) -> Passage:
+        return Passage(chunk, document, 1, "t", "p", None, "", 0, 1, "甲", fused, Scores(fused=fused))
+
+    shown = [found(1, "a", 1.0), found(2, "a", 0.9), found(3, "a", 0.8), found(4, "b", 0.7), found(5, "c", 0.1)]
+    assert [p.chunk_id for p in diverse(shown, 3, limit=2)] == [1, 2, 4, 3, 5]
+    assert [p.chunk_id for p in diverse(shown, 4, limit=2)] == [1, 2, 4, 3, 5], "far passages take nobody's place"
+    assert diverse(shown, 3, limit=3) == shown
+    assert diverse([], 3) == []
