@@ -12,11 +12,20 @@ from gglm.console import err_console, friendly_errors, print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rag.filters import Filters
     from rag.service import Service
     from rag.types import Answer, Passage, Turn
 
 Kb = Annotated[str, typer.Option("--kb", help="Knowledge base.", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Documents = Annotated[
+    list[str] | None, typer.Option("--document", help="Only in this document; may be repeated.", metavar="ID|PATH")
+]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", help="Only in documents with this tag; repeated: with all.", metavar="TAG")
+]
+Since = Annotated[str, typer.Option("--since", help="Only in documents of this day or later.", metavar="YYYY-MM-DD")]
+Until = Annotated[str, typer.Option("--until", help="Only in documents of this day or earlier.", metavar="YYYY-MM-DD")]
 
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
@@ -36,13 +45,18 @@ def search(
     question: Annotated[str, typer.Argument(help="What to look for.")],
     kb: Kb = "default",
     k: Annotated[int, typer.Option("-k", help="Number of results.", min=1, max=1000)] = 10,
+    documents: Documents = None,
+    tags: Tags = None,
+    since: Since = "",
+    until: Until = "",
     as_json: Json = False,
 ) -> None:
     """Find the passages that fit a question best."""
     from rag.wire import passage_to_dict
 
     service = _service()
-    passages = service.retriever.search(question, kb, k)
+    filters = _filters(service, kb, documents, tags, since, until)
+    passages = service.retriever.search(question, kb, k, filters)
     if as_json:
         print_json({"results": [passage_to_dict(p) for p in passages]})
     elif passages:
@@ -65,13 +79,19 @@ def ask(
             dir_okay=False,
         ),
     ] = None,
+    documents: Documents = None,
+    tags: Tags = None,
+    since: Since = "",
+    until: Until = "",
     as_json: Json = False,
 ) -> None:
     """Answer a question from the documents, with citations, or say that they do not hold the answer."""
     from rag.wire import answer_to_dict
 
     turns = _read_history(history) if history else ()
-    answer = _service().answerer.ask(question, kb, turns)
+    service = _service()
+    filters = _filters(service, kb, documents, tags, since, until)
+    answer = service.answerer.ask(question, kb, turns, filters)
     if as_json:
         print_json(answer_to_dict(answer))
     else:
@@ -117,6 +137,19 @@ def _service() -> Service:
     from rag.settings import get_settings
 
     return get_service(get_settings())
+
+
+def _filters(
+    service: Service, kb: str, documents: Sequence[str] | None, tags: Sequence[str] | None, since: str, until: str
+) -> Filters | None:
+    """Raises NotFound for a document that is not there, InvalidInput for what is no day."""
+    from rag.filters import Filters, day
+    from rag.store.documents import get_document
+    from rag.store.kbs import get_kb
+
+    with service.retriever.database.session() as session:
+        ids = [get_document(session, name, get_kb(session, kb)).id for name in documents or ()]
+    return Filters(tuple(ids), tags=tuple(tags or ()), since=day(since), until=day(until)) or None
 
 
 def _read_history(path: Path) -> tuple[Turn, ...]:

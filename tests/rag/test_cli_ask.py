@@ -135,3 +135,22 @@ def test_chat_ends_with_its_input_and_survives_a_bad_question(app: typer.Typer) 
     assert result.exit_code == 0
     assert "问题太长" in result.stderr
     assert "八成" in result.stdout
+
+
+def test_search_and_ask_look_only_where_they_are_told(app: typer.Typer, world: World) -> None:
+    world.put({"旧制度.md": "年假三天。"}, tags=["人事", "旧"], meta={"date": "2019-01-01"})
+
+    def paths(*options: str) -> set[str]:
+        return {p["path"] for p in document(run(app, "search", "年假几天", *options, "--json"))["results"]}
+
+    assert "考勤制度.md" in paths()
+    assert paths("--tag", "人事", "--tag", "旧") == {"旧制度.md"}
+    assert paths("--document", "星河耳机.txt") == {"星河耳机.txt"}
+    assert paths("--since", "2018年1月1日", "--until", "2019/12/31") == {"旧制度.md"}
+    assert "旧制度.md" not in paths("--since", "2020-01-01")
+    answer = document(run(app, "ask", "年假几天？", "--document", "旧制度.md", "--json"))
+    assert {c["path"] for c in answer["citations"]} <= {"旧制度.md"}
+    for options in (["--document", "没有.md"], ["--since", "去年"], ["--since", "2020-01-02", "--until", "2020-01-01"]):
+        result = run(app, "search", "年假几天", *options)
+        assert result.exit_code in (1, 2)
+        assert "Traceback" not in result.stderr
