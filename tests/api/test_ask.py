@@ -213,4 +213,19 @@ async def test_search(asked: httpx.AsyncClient) -> None:
     assert shown.json()["text"] == first["text"]
     assert (await asked.post("/v1/search", json={"question": "病假", "k": 0})).status_code == 422
     assert (await asked.post("/v1/search", json={"question": "病假", "documents": ["none"]})).json()["results"] == []
+    for given in ({"documents": ["员工手册.txt"]}, {"since": "2020-01-01"}, {"path_prefix": "员工"}):
+        assert (await asked.post("/v1/search", json={"question": "病假", **given})).json()["results"], given
+    for given in ({"tags": ["没有"]}, {"until": "2020-01-01"}, {"meta": {"部门": "没有"}}):
+        assert (await asked.post("/v1/search", json={"question": "病假", **given})).json()["results"] == [], given
+    assert (await asked.post("/v1/search", json={"question": "病假", "since": "去年"})).status_code == 422
+    turned = {"question": "病假", "since": "2024-01-02", "until": "2024-01-01"}
+    assert (await asked.post("/v1/search", json=turned)).status_code in (400, 422)
+
+
+async def test_ask_reads_only_what_the_filter_admits(asked: httpx.AsyncClient) -> None:
+    inside = (await asked.post("/v1/ask", json={"question": QUESTION, "documents": ["员工手册.txt"]})).json()
+    assert inside["answerable"]
+    outside = (await asked.post("/v1/ask", json={"question": QUESTION, "tags": ["没有"]})).json()
+    assert not outside["answerable"]
+    assert outside["citations"] == []
     assert HANDBOOK.startswith("员工手册")
