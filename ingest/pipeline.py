@@ -122,6 +122,7 @@ def run_job(
         raise
     finally:
         report = run.stop(error)
+    service.indexes.settle(run.kb)  # all is found already; but this process may end now
     return report
 
 
