@@ -8,13 +8,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gglm.errors import UserError
 from ingest import archives, jobs, leases
+from ingest.embed import embed
 from ingest.errors import SourceError
 from ingest.formats import read
 from ingest.leases import Claimed
@@ -22,7 +24,7 @@ from ingest.metadata import sidecar_sha256
 from ingest.report import JobReport, Progress, ProgressCallback, rates, report_of
 from ingest.runners import Outcome, Runner, Task
 from ingest.types import Parsed
-from rag.errors import IndexUnavailable, StoreUnavailable
+from rag.errors import Conflict, IndexUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -39,7 +41,6 @@ CLAIM = 16
 FLUSH_CHUNKS = 1024
 FLUSH_DOCUMENTS = 128
 """A batch is embedded, written and published when it reaches either."""
-EMBED_BATCH = 64
 HEARTBEAT = 20.0
 """Seconds between two renewals of the lease (`leases.LEASE`)."""
 POLL = 0.5
@@ -165,7 +166,9 @@ class Run:
             mine = leases.held(session, self.worker, [item.id for item, _ in same])
             for item, live in same:
                 if item.id in mine:
-                    _unchanged(session, _item(session, item.id), session.get_one(DocumentVersion, live.id))
+                    version = session.get_one(DocumentVersion, live.id)
+                    self._keep_for(session, version, item)
+                    _unchanged(session, _item(session, item.id), version)
         self._tell("parsing", same[-1][0].path, done=len(mine))
 
     def _settle(self, item: Claimed, outcome: Outcome) -> None:
@@ -181,9 +184,12 @@ class Run:
         self._tell("parsing", item.path, look=True)
 
     def _flush(self, batch: list[_Ready]) -> None:
-        """Embeds a batch, then writes and publishes it in one transaction."""
+        """Keeps the originals of a batch and embeds it, then writes and publishes it in one transaction."""
         from rag.index.text import index_text
 
+        batch = [ready for ready in batch if self._kept(ready)]
+        if not batch:
+            return
         with self.service.database.session(write=True) as session:
             jobs.mark(session, [ready.item.id for ready in batch], self.worker, "embedding")
         self._tell("embedding", batch[0].item.path)
@@ -208,6 +214,19 @@ class Run:
                 log.warning("writing to the database, attempt %d: %s", attempt, error)
                 time.sleep(2.0**attempt)
         self._tell("indexed", batch[-1].item.path, look=True)
+
+    def _kept(self, ready: _Ready) -> bool:
+        """Whether the original is stored (or need not be); a file that changed meanwhile is tried again."""
+        try:
+            self.service.originals.keep(ready.outcome.sha256, lambda: _original(ready.item))
+            return True
+        except UserError as error:
+            self._try_again([ready], str(error))
+            return False
+
+    def _keep_for(self, session: Session, version: DocumentVersion, item: Claimed) -> None:
+        with suppress(Conflict, SourceError):  # swept, and changed since: its text is there all the same
+            self.service.originals.keep_for(session, version, lambda: _original(item))
 
     def _try_again(self, batch: list[_Ready], error: str) -> None:
         with self.service.database.session(write=True) as session:
@@ -269,6 +288,7 @@ class Run:
         )
         chunks = [NewChunk(c.char_start, c.char_end, c.heading, c.page) for c in outcome.chunks]
         document, version, ids = replace_version(session, kb, ready.item.path, parsed.title, new, chunks)
+        self._keep_for(session, version, ready.item)
         item.document_id, item.version_id = document.id, version.id
         item.chunks, item.characters = len(ids), len(parsed.text)
         item.fidelity = new.fidelity
@@ -300,6 +320,8 @@ class Run:
                     self.service.indexes.publish(self.kb, remove=removed, session=session)
             jobs.finish(session, job)
             job.totals = {**job.totals, "seconds": round(time.perf_counter() - self.began, 3)}
+        if there is not None:
+            self.service.originals.sweep()
         self._tell("indexed", look=True)
         return True
 
@@ -367,16 +389,9 @@ class Run:
         self.progress(self.shown)
 
 
-def embed(embedder: Any, texts: Sequence[str]) -> Any:
-    """Vectors float32 (n, dim) in the order of ``texts``; batches are of like lengths, so little is padded."""
-    import numpy as np
-
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    vectors = np.zeros((len(texts), embedder.dim), dtype=np.float32)
-    for begin in range(0, len(order), EMBED_BATCH):
-        rows = order[begin : begin + EMBED_BATCH]
-        vectors[rows] = embedder.encode_passages([texts[i] for i in rows])
-    return vectors
+def _original(item: Claimed) -> bytes:
+    """Raises SourceError where the file cannot be read any more."""
+    return read(Path(jobs.opened_name(item.file)))
 
 
 def _fidelity(ready: _Ready) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from sqlalchemy import Select, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
 
 from rag.errors import Conflict, NotFound
@@ -27,6 +27,14 @@ Read = Callable[[], bytes]
 _LOCK = 0x6C6D676F  # PostgreSQL advisory lock, any constant of our own
 _MOST = 500
 """Hashes in one query."""
+_NEEDING = (
+    DocumentVersion.original,
+    DocumentVersion.document_id == Document.id,
+    Document.deleted_at.is_(None),
+    Document.kb_id == KnowledgeBase.id,
+    KnowledgeBase.deleted_at.is_(None),
+)
+"""Versions that need their original: the present and the replaced ones of every document that is not deleted."""
 
 
 class Originals:
@@ -102,8 +110,9 @@ class Originals:
         if self.store is None:
             return []
         rows = session.execute(
-            _needing(select(Document.path, DocumentVersion.sha256).distinct())
-            .where(Document.kb_id == kb_id)
+            select(Document.path, DocumentVersion.sha256)
+            .where(*_NEEDING, Document.kb_id == kb_id)
+            .distinct()
             .order_by(Document.path)
         ).all()
         there = set(self.store.names()) if rows else set()
@@ -114,9 +123,8 @@ class Originals:
         found: set[str] = set()
         for at in range(0, len(wanted), _MOST):
             some = wanted[at : at + _MOST]
-            found |= set(
-                session.scalars(_needing(select(DocumentVersion.sha256)).where(DocumentVersion.sha256.in_(some)))
-            )
+            query = select(DocumentVersion.sha256).where(*_NEEDING, DocumentVersion.sha256.in_(some))
+            found |= set(session.scalars(query))
         return found
 
     @staticmethod
@@ -125,12 +133,3 @@ class Originals:
         if session.get_bind().dialect.name == "postgresql":
             function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
             session.execute(text(f"SELECT {function}(:key)"), {"key": _LOCK})
-
-
-def _needing(statement: Select[Any]) -> Select[Any]:
-    """Versions that need their original: the present and replaced ones of every document that is not deleted."""
-    return (
-        statement.join_from(DocumentVersion, Document, Document.id == DocumentVersion.document_id)
-        .join(KnowledgeBase, KnowledgeBase.id == Document.kb_id)
-        .where(DocumentVersion.original, Document.deleted_at.is_(None), KnowledgeBase.deleted_at.is_(None))
-    )
