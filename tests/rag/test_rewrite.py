@@ -187,3 +187,20 @@ def test_no_model_changes_a_complete_question(question: str) -> None:
     made = standalone(question, HEADPHONES, Model(f"星河耳机，{question}"))
     assert made.question == question
     assert made.queries[0] == (question, 1.0)
+
+
+def test_a_followup_is_searched_with_the_questions_before_it() -> None:
+    history = [*HEADPHONES, *talk("它防水吗？", "IPX4。")]
+    made = standalone("能保修多久", history)
+    assert made.queries == (("星河耳机，能保修多久", 1.0), ("星河耳机怎么配对？ 它防水吗？ 能保修多久", 0.8))
+    trusted = standalone("能保修多久", history, Model("星河耳机能保修多久"))
+    assert [weight for _, weight in trusted.queries] == [1.0, 0.3]
+
+
+def test_no_model_is_asked_about_a_complete_question() -> None:
+    class Loud:
+        def rewrite(self, question: str, history: Sequence[Turn]) -> str:
+            raise AssertionError("asked")
+
+    for question in [*COMPLETE, "谢谢"]:
+        assert standalone(question, HEADPHONES, Loud()).question == question
