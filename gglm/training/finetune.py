@@ -36,8 +36,8 @@ class FinetuneSettings:
     questions: CMRC-like JSON lines; passages: what they are read over; pretraining: share of rows that are
     recurring-span examples (needs ``shards``); crop: tokens of an input for the first ``1 - full`` of the
     run, ``window`` after it; answers: share of questions whose answer the decoder writes too; writing:
-    other tasks of the decoder, ``groups`` micro-batches of them a step; lora: rank of the adapters that are
-    trained in place of all weights (`gglm.interop.lora`), 0: all weights.
+    other tasks of the decoder, a micro-batch of them every ``writing_every`` steps; lora: rank of the
+    adapters that are trained in place of all weights (`gglm.interop.lora`), 0: all weights.
     """
 
     run: RunSettings
@@ -59,7 +59,7 @@ class FinetuneSettings:
     passages: Passages = field(default_factory=Passages)
     answers: float = 0.0
     writing: Sequence[WritingSource] = ()
-    groups: int = 1
+    writing_every: int = 1
     dev: list[Path] = field(default_factory=list)
     dev_rows: int = 300
     dev_writing: Sequence[WritingSource] = ()
@@ -121,8 +121,8 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
             rows += [[pretraining_example(shards, lexicon, rng, settings.crop + 32)] for _ in range(plain)]
         step_micro = settings.micro if size == settings.crop else max(1, settings.micro // 2)
         batches = micro_batches(rows, step_micro)
-        if writing is not None:
-            batches += writing.batch(step, max(1, settings.micro // 2), settings.groups)
+        if writing is not None and step % settings.writing_every == 0:
+            batches += writing.batch(step, max(1, settings.micro // 2), groups=1)
         return batches
 
     return stream
