@@ -1,28 +1,25 @@
-"""ZIP archives as folders: ``a.zip!/b.txt`` is the member ``b.txt`` of ``a.zip``.
+"""Archives as folders: ``a.zip!/b.txt`` is the member ``b.txt`` of ``a.zip``; archives within archives likewise.
 
-Names that are not marked as UTF-8 are decoded like any other text (GBK, mostly: that is what
-Windows writes in China). Nothing is ever unpacked to the disk.
+ZIP and TAR (also compressed by gzip, bzip2 or xz) look the same from here; `ingest.archive_files` tells
+them apart. Names that are not marked as UTF-8 are decoded like any other text (GBK, mostly: that is what
+Windows writes in China). Nothing is unpacked under a name: what has to be expanded to be read at all
+(a compressed TAR, an archive within an archive) lies in temporary files that vanish with the process.
 """
 
 from __future__ import annotations
 
-import lzma
-import zipfile
-import zlib
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ingest.errors import DamagedFile, EncryptedFile, MissingSource, SourceError
-from ingest.formats.encoding import decode
+from ingest import limits
+from ingest.archive_files import MAX_RATIO, SUFFIXES, ArchiveFile, Entry, opened
+from ingest.errors import DamagedFile, MissingSource, SourceError
 
 SEPARATOR = "!/"
-MAX_MEMBERS = 50_000
-MAX_MEMBER = 1 << 30
-MAX_EXPANDED = 8 << 30
-MAX_RATIO = 200
-"""Expanded to packed size of a member beyond which it is a bomb (from 10 MiB on)."""
+_KEPT_OPEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Member:
 
 def is_archive(name: str) -> bool:
     """Whether a file of this name is looked into."""
-    return name.lower().endswith(".zip")
+    return name.lower().endswith(SUFFIXES)
 
 
 def members(file: Path) -> list[Member]:
@@ -45,15 +42,8 @@ def members(file: Path) -> list[Member]:
     Raises:
         SourceError: no archive, or one beyond the limits.
     """
-    with _opened(file) as archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
-        if len(infos) > MAX_MEMBERS:
-            raise DamagedFile(f"the archive holds {len(infos)} files, more than the limit of {MAX_MEMBERS}; split it")
-        if (size := sum(info.file_size for info in infos)) > MAX_EXPANDED:
-            raise DamagedFile(
-                f"the archive expands to {size >> 20} MiB, more than the limit of {MAX_EXPANDED >> 20}; split it"
-            )
-        return sorted(_members(infos), key=lambda member: member.path)
+    with _LOCK:
+        return sorted(_Walk().members(file, ()), key=lambda member: member.path)
 
 
 def read(file: Path, key: str) -> bytes:
@@ -62,22 +52,9 @@ def read(file: Path, key: str) -> bytes:
     Raises:
         SourceError: it is missing, damaged, encrypted, or too large.
     """
-    with _opened(file) as archive:
-        try:
-            info = archive.getinfo(key)
-            if error := _refused(info):
-                raise DamagedFile(error)
-            with archive.open(info) as stream:
-                data = stream.read(MAX_MEMBER + 1)
-        except KeyError:
-            raise MissingSource("no such file in the archive") from None
-        except RuntimeError:
-            raise EncryptedFile("the archive is protected by a password; unpack it first") from None
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, OSError, EOFError) as error:
-            raise DamagedFile(f"the archive is damaged here ({error})") from None
-    if len(data) > MAX_MEMBER:
-        raise DamagedFile(_too_large())
-    return data
+    with _LOCK:
+        chain = _chain(file, key)
+        return _archive(file, chain[:-1]).read(chain[-1])
 
 
 def split(name: str) -> tuple[Path, str]:
@@ -90,52 +67,108 @@ def split(name: str) -> tuple[Path, str]:
     return Path(name), ""
 
 
-def _opened(file: Path) -> zipfile.ZipFile:
+class _Walk:
+    """Lists an archive and those within it, all within one budget."""
+
+    def __init__(self) -> None:
+        self.count = self.expanded = 0
+
+    def members(self, file: Path, chain: tuple[str, ...]) -> Iterator[Member]:
+        archive = _archive(file, chain)
+        entries = [entry for entry in archive.entries if _is_shown(entry.path)]
+        self._charge(archive, entries)
+        seen: set[str] = set()
+        for entry in entries:
+            path = entry.path
+            parts = PurePosixPath(path).parts
+            if ".." in parts or path.startswith("/") or ":" in parts[0]:
+                yield Member(entry.key, path, "its name leads out of the archive")
+            elif path in seen:
+                yield Member(entry.key, path, "the archive holds another file of this name")
+            elif is_archive(path) and not entry.error:
+                yield from self._nested(file, (*chain, entry.key), path)
+            else:
+                yield Member(entry.key, path, entry.error)
+            seen.add(path)
+
+    def _nested(self, file: Path, chain: tuple[str, ...], path: str) -> Iterator[Member]:
+        key = chain[-1]
+        if len(chain) >= limits.current().max_archive_depth:
+            error = f"archives are opened {len(chain)} deep; unpack it first, or raise CHATGGLM_MAX_ARCHIVE_DEPTH"
+            yield Member(key, path, error)
+            return
+        try:
+            for inner in self.members(file, chain):
+                yield replace(inner, key=f"{key}{SEPARATOR}{inner.key}", path=f"{path}{SEPARATOR}{inner.path}")
+        except SourceError as error:
+            yield Member(key, path, str(error))
+
+    def _charge(self, archive: ArchiveFile, entries: list[Entry]) -> None:
+        """Refuses an archive that goes beyond what all of them together may hold."""
+        self.count += len(entries)
+        own = sum(entry.size for entry in entries if _is_read(entry.path))
+        self.expanded += own
+        most = limits.current().max_archive_files
+        if self.count > most:
+            raise limits.TooLarge("the archive holds", self.count, "files", "max_archive_files")
+        if own > 100 << 20 and own > MAX_RATIO * archive.packed:  # members that share their bytes, say
+            raise DamagedFile(f"the archive expands to more than {MAX_RATIO} times its size; it looks like a bomb")
+        if self.expanded > limits.current().max_archive_mb << 20:
+            raise limits.TooLarge("the archive expands to", self.expanded >> 20, "MiB", "max_archive_mb")
+
+
+def _is_shown(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith((".", "~$")) and part != ".." for part in parts)
+    return bool(parts) and not hidden and parts[0] != "__MACOSX"
+
+
+def _is_read(path: str) -> bool:
+    from ingest.formats import supported
+
+    return supported(path) or is_archive(path)
+
+
+# -- archives that are open: listing one and reading its members opens it once ---------------------
+
+_LOCK = threading.RLock()
+_open: OrderedDict[tuple[str, int, int, tuple[str, ...]], ArchiveFile] = OrderedDict()
+
+
+def _archive(file: Path, chain: tuple[str, ...]) -> ArchiveFile:
+    """The archive itself, or the one within it that the keys of ``chain`` lead to."""
     try:
-        return zipfile.ZipFile(file)
+        status = file.stat()
     except FileNotFoundError:
         raise MissingSource("no such file") from None
-    except (zipfile.BadZipFile, ValueError, EOFError):
-        raise DamagedFile("the archive is damaged or no ZIP file") from None
     except OSError as error:
         raise MissingSource(f"cannot be read: {error.strerror or error}") from None
+    key = (str(file), status.st_mtime_ns, status.st_size, chain)
+    if key in _open:
+        _open.move_to_end(key)
+        return _open[key]
+    if chain:
+        outer = _archive(file, chain[:-1])
+        found = opened(outer.read(chain[-1]), outer.path_of(chain[-1]))
+    else:
+        found = opened(file, file.name)
+    _open[key] = found
+    while len(_open) > _KEPT_OPEN:
+        _open.popitem(last=False)[1].close()
+    return found
 
 
-def _members(infos: list[zipfile.ZipInfo]) -> Iterator[Member]:
-    seen: set[str] = set()
-    for info in infos:
-        path = _name(info)
-        parts = PurePosixPath(path).parts
-        if not parts or any(part.startswith((".", "~$")) and part != ".." for part in parts) or parts[0] == "__MACOSX":
-            continue
-        if ".." in parts or path.startswith("/") or ":" in parts[0]:
-            yield Member(info.filename, path, "its name leads out of the archive")
-        elif is_archive(path):
-            yield Member(info.filename, path, "an archive within an archive is not opened; unpack it first")
-        elif path in seen:
-            yield Member(info.filename, path, "the archive holds another file of this name")
-        else:
-            yield Member(info.filename, path, _refused(info))
-        seen.add(path)
-
-
-def _name(info: zipfile.ZipInfo) -> str:
-    name = info.filename
-    if not info.flag_bits & 0x800:  # not marked as UTF-8: zipfile took it for cp437
-        with suppress(UnicodeEncodeError, SourceError):
-            name = decode(name.encode("cp437")).text
-    return name.replace("\\", "/")
-
-
-def _refused(info: zipfile.ZipInfo) -> str:
-    if info.flag_bits & 0x1:
-        return "the archive is protected by a password; unpack it first"
-    if info.file_size > MAX_MEMBER or (
-        info.file_size > 10 << 20 and info.file_size > MAX_RATIO * max(info.compress_size, 1)
-    ):
-        return _too_large()
-    return ""
-
-
-def _too_large() -> str:
-    return f"it expands beyond all measure (limits: {MAX_MEMBER >> 20} MiB, {MAX_RATIO} times its packed size)"
+def _chain(file: Path, key: str) -> tuple[str, ...]:
+    """The keys of a member and of the archives around it; ``!/`` may also be part of a name."""
+    chain: tuple[str, ...] = ()
+    at = -1
+    while True:
+        archive = _archive(file, chain)
+        if key in archive:
+            return (*chain, key)
+        at = key.find(SEPARATOR)
+        while at > 0 and key[:at] not in archive:
+            at = key.find(SEPARATOR, at + 1)
+        if at <= 0:
+            raise MissingSource("no such file in the archive")
+        chain, key = (*chain, key[:at]), key[at + len(SEPARATOR) :]

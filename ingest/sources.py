@@ -177,10 +177,10 @@ def _take(found: Sources, file: Path, path: str, root: str, include: Sequence[st
         name = _name(f"{path}{archives.SEPARATOR}{member.path}")
         if (include and not _matches(name, include)) or _matches(name, exclude):
             continue
-        if member.error or len(name) > MAX_PATH:
+        if not supported(member.path) and not archives.is_archive(member.path):
+            found.problems.append(Problem(name[:MAX_PATH], "skipped", unsupported_reason(member.path)))
+        elif member.error or len(name) > MAX_PATH:
             found.problems.append(Problem(name[:MAX_PATH], "failed", member.error or _TOO_LONG))
-        elif not supported(member.path):
-            found.problems.append(Problem(name, "skipped", unsupported_reason(member.path)))
         else:
             found.files.append(Source(file, name, member.key, root))
     return True

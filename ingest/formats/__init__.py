@@ -9,6 +9,7 @@ import errno
 import importlib
 from pathlib import Path, PurePosixPath
 
+from ingest import limits
 from ingest.canonical import Draft, canonicalise
 from ingest.errors import (
     BusySource,
@@ -19,6 +20,7 @@ from ingest.errors import (
     SourceError,
     UnsupportedFormat,
 )
+from ingest.formats import ocr
 from ingest.types import Parsed
 
 PARSERS = {
@@ -39,6 +41,7 @@ PARSERS = {
     ".tsv": "csv",
     ".epub": "epub",
     ".eml": "eml",
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "image"),
 }
 """Extension → module of this package."""
 
@@ -54,22 +57,29 @@ _HINTS = {
     ".ppt": "old PowerPoint files are not supported; save it as .pptx",
     ".rtf": "RTF is not supported; save it as .docx",
     ".odt": "OpenDocument is not supported; save it as .docx",
+    ".rar": "RAR archives are not supported; pack it again as .zip",
+    ".7z": "7-Zip archives are not supported; pack it again as .zip",
+    ".gz": "single compressed files are not supported; unpack it first (.tar.gz and .tgz are read)",
 }
 
 
 def supported(name: str) -> bool:
-    """Whether a file of this name has a parser."""
-    return PurePosixPath(name).suffix.lower() in PARSERS
+    """Whether a file of this name has a parser that can work here: pictures need OCR."""
+    module = PARSERS.get(PurePosixPath(name).suffix.lower())
+    return module is not None and (module != "image" or ocr.available())
 
 
 def unsupported_reason(name: str) -> str:
     """Why a file of this name is not read, and what to do."""
     suffix = PurePosixPath(name).suffix.lower()
+    if PARSERS.get(suffix) == "image":
+        return f"this is a picture; {ocr.why_not()}"
     hint = _HINTS.get(
         suffix,
         f"{suffix} files are not supported" if suffix else "a file without an extension is not supported",
     )
-    return f"{hint} (supported: {', '.join(sorted(PARSERS))}, and .zip with these)"
+    known = ", ".join(sorted(suffix for suffix in PARSERS if supported(f"x{suffix}")))
+    return f"{hint} (supported: {known}, and .zip and .tar with these)"
 
 
 def parse(source: Path | bytes, name: str | None = None) -> Parsed:
@@ -126,6 +136,7 @@ def read(path: Path) -> bytes:
         if member:
             return archives.read(file, member)
     try:
+        limits.check_size(path.stat().st_size)
         return path.read_bytes()
     except FileNotFoundError:
         raise MissingSource("no such file") from None

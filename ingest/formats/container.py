@@ -5,21 +5,19 @@ from __future__ import annotations
 import io
 import zipfile
 
+from ingest import limits
 from ingest.errors import DamagedFile
-
-MAX_EXPANDED = 500 * 1024 * 1024
 
 
 def check_archive(data: bytes) -> None:
     """Refuses what is no zip file, and a zip bomb before anything expands it.
 
     Raises:
-        DamagedFile: either of the two.
+        SourceError: either of the two.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             expanded = sum(item.file_size for item in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError):
         raise DamagedFile("the file is damaged: it is no Office document or e-book (not a zip archive)") from None
-    if expanded > MAX_EXPANDED:
-        raise DamagedFile(f"the file expands to {expanded >> 20} MiB, more than the limit of {MAX_EXPANDED >> 20} MiB")
+    limits.check_size(expanded, "the file expands to")

@@ -185,6 +185,8 @@ def _runs_on(above: Line, line: Line, new_page: bool) -> bool:
         return False
     word = _WORD.match(line.text)
     needed = _width(word[0]) / 2 * em if word else em
+    if above.rough and not ended:  # what a picture shows is measured less exactly
+        needed = max(needed, 0.2 * (above.margin_right - above.margin_left))
     if above.margin_right - above.right >= max(needed, 0.9 * em) + 0.1 * em and not cut_word:
         return False
     if abs(line.size - above.size) > 0.25 * above.size:

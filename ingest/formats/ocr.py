@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import statistics
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 LONGEST = 2000
 """Pixels of the longer side that the recogniser works on."""
 SECONDS_A_PAGE = 60.0
+_OPENING = re.compile(r"(?<=[\u4e00-\u9fff])\(|\((?=[\u4e00-\u9fff])")
+_CLOSING = re.compile(r"(?<=[\u4e00-\u9fff])\)|\)(?=[\u4e00-\u9fff])")
 INSTALL = "install the OCR extra to read it: pip install 'chatgglm[ocr]'"
 
 
@@ -94,10 +97,22 @@ def _parts(pixels: np.ndarray, turned: bool = False) -> tuple[list[Line], list[f
         boxes = np.array([width, height]) - boxes[:, [2, 3, 0, 1]]
     boxes = _straightened(boxes, across)
     lines = [
-        Line(text, box[:, 0].min(), box[:, 0].max(), height - box[:, 1].max(), height - box[:, 1].min(), rough=True)
+        Line(
+            _full_width(text),
+            box[:, 0].min(),
+            box[:, 0].max(),
+            height - box[:, 1].max(),
+            height - box[:, 1].min(),
+            rough=True,
+        )
         for box, text in zip(boxes, result.txts, strict=True)
     ]
     return lines, [float(score) for score in result.scores]
+
+
+def _full_width(text: str) -> str:
+    """Brackets beside Chinese characters as they are printed; the recogniser often narrows them."""
+    return _CLOSING.sub("）", _OPENING.sub("（", text))
 
 
 def _straightened(boxes: np.ndarray, across: np.ndarray) -> np.ndarray:

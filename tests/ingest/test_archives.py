@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import io
+import os
+import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingest import archives
 from ingest.errors import DamagedFile, MissingSource
 from ingest.formats import parse
+from ingest.limits import Limits
 from ingest.pipeline import ingest
 from ingest.sources import address, expand
 from tests.ingest.installation import installation
@@ -39,14 +43,14 @@ def test_members_are_documents(tmp_path: Path) -> None:
             "a.txt": "甲。",
             ".hidden/c.txt": "x",
             "__MACOSX/d.txt": "x",
-            "e.png": b"x",
+            "e.mp4": b"x",
             "f.zip": b"x",
         },
     )
     found = expand([file])
     assert [source.path for source in found.files] == ["资料.zip!/a.txt", "资料.zip!/乙/b.md"]
     assert [(p.path, p.status) for p in found.problems] == [
-        ("资料.zip!/e.png", "skipped"),
+        ("资料.zip!/e.mp4", "skipped"),
         ("资料.zip!/f.zip", "failed"),
     ]
     assert parse(Path(address(found.files[1])), found.files[1].path).title == "乙"
@@ -102,6 +106,109 @@ def test_an_archive_comes_in_and_is_replaced_member_by_member(tmp_path: Path) ->
     report = ingest(service, [folder])
     assert {d.path: d.status for d in report.documents} == {"a.zip!/x.txt": "indexed", "a.zip!/y.txt": "skipped"}
     assert service.indexes.verify("default").ok
+
+
+# -- TAR, and archives within archives -------------------------------------------------------------
+
+
+def tar(path: Path, *members: tuple[str | bytes, bytes], **options: Any) -> Path:
+    """A TAR of (name, data); a name in bytes is written as it is. ``options``: fields of the first member."""
+    with tarfile.open(path, "w:" + KINDS.get("".join(path.suffixes), ""), format=tarfile.GNU_FORMAT) as file:
+        for i, (name, data) in enumerate(members):
+            file.errors = "surrogateescape"
+            info = tarfile.TarInfo(name if isinstance(name, str) else os.fsdecode(name))
+            info.size = len(data)
+            for field, value in (options if i == 0 else {}).items():
+                setattr(info, field, value)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+KINDS = {".tar": "", ".tar.gz": "gz", ".tgz": "gz", ".tar.bz2": "bz2", ".tar.xz": "xz"}
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_tar_members_are_documents_too(tmp_path: Path, suffix: str) -> None:
+    file = tar(
+        tmp_path / f"资料{suffix}",
+        ("./乙/b.md", "# 乙\n\n正文。".encode()),
+        ("规章/考勤.txt".encode("gbk"), "迟到扣款。".encode("gbk")),
+        (".git/x.txt", b"x"),
+        ("./乙/b.md", "# 乙\n\n后来的正文。".encode()),
+    )
+    found = expand([file])
+    assert [source.path for source in found.files] == [f"资料{suffix}!/乙/b.md", f"资料{suffix}!/规章/考勤.txt"]
+    assert found.problems == []
+    texts = [parse(Path(address(source)), source.path).text for source in found.files]
+    assert texts == ["乙\n后来的正文。", "迟到扣款。"]  # the last of a name holds, as when it is unpacked
+
+
+@pytest.mark.parametrize("name", ["../evil.txt", "/etc/evil.txt", "a/../../evil.txt"])
+def test_tar_names_that_lead_outside(tmp_path: Path, name: str) -> None:
+    found = expand([tar(tmp_path / "a.tar", (name, b"x"))])
+    assert found.files == []
+    assert "leads out" in found.problems[0].error
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(tarfile.SYMTYPE, "link"), (tarfile.LNKTYPE, "link"), (tarfile.FIFOTYPE, "no plain file")]
+)
+def test_tar_links_and_devices_are_not_followed(tmp_path: Path, kind: bytes, said: str) -> None:
+    (problem,) = expand([tar(tmp_path / "a.tar", ("a.txt", b""), type=kind, linkname="/etc/passwd")]).problems
+    assert said in problem.error
+
+
+def test_links_in_zip_are_not_followed(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("a.txt")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipped:
+        zipped.writestr(link, "/etc/passwd")
+    assert "link" in expand([tmp_path / "a.zip"]).problems[0].error
+
+
+def test_archives_within_archives(tmp_path: Path) -> None:
+    inner = tar(tmp_path / "内.tgz", ("c.txt", "里面的话。".encode())).read_bytes()
+    middle = archive(tmp_path / "中.zip", **{"内.tgz": inner, "b.txt": "中间的话。"}).read_bytes()
+    outer = archive(tmp_path / "外.zip", **{"中.zip": middle, "a!/a.txt": "外面的话。"})
+    found = expand([outer])
+    assert [source.path for source in found.files] == [
+        "外.zip!/a!/a.txt",
+        "外.zip!/中.zip!/b.txt",
+        "外.zip!/中.zip!/内.tgz!/c.txt",
+    ]
+    texts = [parse(Path(address(source)), source.path).text for source in found.files]
+    assert texts == ["外面的话。", "中间的话。", "里面的话。"]
+    shallow = expand([outer], limits=Limits(max_archive_depth=2))
+    assert [(p.path, "MAX_ARCHIVE_DEPTH" in p.error) for p in shallow.problems] == [("外.zip!/中.zip!/内.tgz", True)]
+
+
+def test_limits_of_archives_say_which_setting_to_raise(tmp_path: Path) -> None:
+    many = archive(tmp_path / "many.zip", **{f"{i}.txt": "x" for i in range(5)})
+    large = tar(tmp_path / "large.tar.gz", *((f"{i}.txt", os.urandom(1 << 19)) for i in range(4)))
+    for file, limits, setting in (
+        (many, Limits(max_archive_files=4), "CHATGGLM_MAX_ARCHIVE_FILES"),
+        (large, Limits(max_archive_mb=1), "CHATGGLM_MAX_ARCHIVE_MB"),
+    ):
+        found = expand([file], limits=limits)
+        assert found.files == []
+        assert setting in found.problems[0].error
+    (problem, *_) = expand(
+        [tar(tmp_path / "one.tar", ("a.txt", bytes(2 << 20)))], limits=Limits(max_document_mb=1)
+    ).problems
+    assert "CHATGGLM_MAX_DOCUMENT_MB" in problem.error
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_damaged_tar(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(b"no archive at all")
+    data = tar(tmp_path / f"b{suffix}", ("a.txt", os.urandom(5000))).read_bytes()
+    (tmp_path / f"b{suffix}").write_bytes(data[:3000])
+    found = expand([tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"])
+    if found.files:  # a cut plain TAR still lists its member
+        with pytest.raises(DamagedFile):
+            archives.read(found.files[0].file, found.files[0].member)
+    assert all("damaged" in problem.error for problem in found.problems)
+    assert len(found.files) + len(found.problems) == 2
 
 
 def test_an_exclamation_mark_in_a_folder_name(tmp_path: Path) -> None:
