@@ -20,10 +20,11 @@ from gglm.tasks import encode_task, pad_batch
 from gglm.tokenizer import Tokenizer
 from gglm.training import vectors
 from gglm.training.corpus import Shards, read_jsonl
+from gglm.training.mixture import PretrainingSampler
 from gglm.training.optim import make_optimizers
 from gglm.training.precision import fastest_dtype
 from gglm.training.reading import Passages, QuestionSampler, hard_distractors, load_questions, micro_batches
-from gglm.training.spans import Example, Lexicon, pretraining_example
+from gglm.training.spans import Example
 from gglm.training.trainer import RunSettings, Trainer, data_hashes
 from gglm.training.writing import WritingSampler, WritingSource, heldout_loss
 from gglm.weights import load as load_weights
@@ -108,17 +109,16 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
         questions, distractors, encoded, tokenizer.is_content, seed, settings.passages, write=settings.answers
     )
     writing = WritingSampler(settings.writing, tokenizer, seed) if settings.writing else None
-    shards = Shards(settings.shards) if settings.shards else None
-    lexicon = Lexicon.build(tokenizer, shards) if shards else None
-    plain = round(settings.rows * settings.pretraining) if shards else 0
+    unlabelled = PretrainingSampler(Shards(settings.shards), tokenizer) if settings.shards else None
+    plain = round(settings.rows * settings.pretraining) if unlabelled else 0
     labelled = settings.rows - plain
 
     def stream(step: int, progress: float) -> list[list[Example]]:
         size = settings.crop if progress < 1 - settings.full else settings.window
         rows = [sampler.example(step * labelled + i, size) for i in range(labelled)]
         rng = np.random.default_rng([seed, 13, step])
-        if shards is not None and lexicon is not None:
-            rows += [[pretraining_example(shards, lexicon, rng, settings.crop + 32)] for _ in range(plain)]
+        if unlabelled is not None:
+            rows += [unlabelled.rows(rng, settings.crop + 32) for _ in range(plain)]
         step_micro = settings.micro if size == settings.crop else max(1, settings.micro // 2)
         batches = micro_batches(rows, step_micro)
         if writing is not None and step % settings.writing_every == 0:

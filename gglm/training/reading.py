@@ -193,9 +193,14 @@ def elsewhere(question: Question, room: int, rng: np.random.Generator, least: in
         return None
     part = parts[int(rng.integers(len(parts)))]
     away = crop(part, None, min(room, max(least, len(part) - 20)), rng)[0]
-    answer = question.passage[first : last + 1]
-    again = np.lib.stride_tricks.sliding_window_view(away, len(answer)) if len(answer) <= len(away) else away[:0, None]
-    return None if (again == answer).all(-1).any() else away
+    return None if holds(away, question.passage[first : last + 1]) else away
+
+
+def holds(passage: Array, answer: Array) -> bool:
+    """Does the answer occur in the passage?"""
+    if len(answer) > len(passage):
+        return False
+    return bool((np.lib.stride_tricks.sliding_window_view(passage, len(answer)) == answer).all(-1).any())
 
 
 def crop(

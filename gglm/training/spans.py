@@ -182,9 +182,9 @@ def slots_example(x: Array, lexicon: Lexicon, rng: np.random.Generator, budget: 
     )
 
 
-def _pieces(x: Array, ends: Mask, low: int, high: int) -> list[tuple[int, int]]:
-    """Stretches of x between ``ends`` tokens, ``low`` to ``high`` tokens long, the end mark included."""
-    cuts = np.concatenate([[0], np.flatnonzero(ends[x]) + 1, [len(x)]]).tolist()
+def sentences(x: Array, lexicon: Lexicon, low: int = 12, high: int = 90) -> list[tuple[int, int]]:
+    """Sentences of x, ``low`` to ``high`` tokens long, the end mark included."""
+    cuts = np.concatenate([[0], np.flatnonzero(lexicon.sentence_end[x]) + 1, [len(x)]]).tolist()
     return [(a, b) for a, b in itertools.pairwise(cuts) if low <= b - a <= high]
 
 
@@ -193,11 +193,11 @@ def question_example(
 ) -> Example | None:
     """The *cloze* or *clause* form of window x; ``other``, if given, replaces the passage: null is right."""
     clusters = recurring(x, lexicon, rng)
-    sentences = _pieces(x, lexicon.sentence_end, 12, 90)
-    if not clusters or not sentences:
+    found = sentences(x, lexicon)
+    if not clusters or not found:
         return None
-    for s in rng.permutation(len(sentences)):
-        a, b = sentences[s]
+    for s in rng.permutation(len(found)):
+        a, b = found[s]
         hits = []
         for length, starts in clusters:
             inside = [p for p in starts if a <= p and p + length <= b]
@@ -262,8 +262,8 @@ def question_example(
     )  # fmt: skip
 
 
-def window(shards: Shards, rng: np.random.Generator, size: int) -> Array:
-    """A random stretch of at most ``size`` tokens of one document, long documents likelier."""
+def window(shards: Shards, rng: np.random.Generator, size: int) -> tuple[Array, int]:
+    """A random stretch of at most ``size`` tokens of one document, long documents likelier; and where it starts."""
     while True:
         at = int(rng.integers(shards.offsets[-1]))
         d = int(np.searchsorted(shards.offsets, at, "right")) - 1
@@ -272,20 +272,4 @@ def window(shards: Shards, rng: np.random.Generator, size: int) -> Array:
             continue
         size = min(size, last - first)
         start = int(rng.integers(first, last - size + 1))
-        return np.asarray(shards.ids[start : start + size]).astype(np.int64)
-
-
-def pretraining_example(
-    shards: Shards, lexicon: Lexicon, rng: np.random.Generator, size: int, null: float = 0.15
-) -> Example:
-    """A random example: slots 40 %, cloze 35 %, clause 25 %; ``null`` of the last two are unanswerable."""
-    while True:
-        dice = rng.random()
-        x = window(shards, rng, size - 8)
-        if dice < 0.4:
-            example = slots_example(x, lexicon, rng)
-        else:
-            other = window(shards, rng, size - 80) if rng.random() < null else None
-            example = question_example(x, other, lexicon, rng, clause=dice > 0.75)
-        if example is not None:
-            return example
+        return np.asarray(shards.ids[start : start + size]).astype(np.int64), start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from gglm import weights
 from gglm.config import PRESETS, GGLMConfig
 from gglm.errors import DataError
 from gglm.model import ChatGGLM
-from gglm.tokenizer import QUERY, Tokenizer, train
+from gglm.tokenizer import MASK, QUERY, Tokenizer, train
 from gglm.training import vectors
 from gglm.training.batch import collate, losses
+from gglm.training.cloze import PairIndex, QuestionWords, natural_question
 from gglm.training.corpus import Shards, build_shards
+from gglm.training.mixture import PretrainingSampler
 from gglm.training.optim import make_optimizers, orthogonalize, trapezoid
 from gglm.training.reading import (
     Passages,
@@ -27,7 +31,7 @@ from gglm.training.reading import (
     load_questions,
     micro_batches,
 )
-from gglm.training.spans import Lexicon, pretraining_example, question_example, recurring, slots_example
+from gglm.training.spans import Lexicon, question_example, recurring, slots_example, window
 from gglm.training.trainer import RunSettings, Trainer
 
 PLACES = ["青石镇", "白云山庄", "望江码头", "长风书院", "落霞湖公园"]
@@ -64,6 +68,11 @@ def lexicon(tokenizer: Tokenizer, shards: Shards) -> Lexicon:
     return Lexicon.build(tokenizer, shards, frequent=0.05)
 
 
+@pytest.fixture(scope="module")
+def pretraining(tokenizer: Tokenizer, shards: Shards) -> PretrainingSampler:
+    return PretrainingSampler(shards, tokenizer)
+
+
 def _tiny(tokenizer: Tokenizer) -> GGLMConfig:
     return GGLMConfig.from_dict({**PRESETS["tiny"].to_dict(), "vocab_size": (len(tokenizer) + 63) // 64 * 64})
 
@@ -91,6 +100,89 @@ def test_slots_point_at_the_span_that_was_taken_out(tokenizer: Tokenizer, lexico
         for first, last in spans:
             assert example.allowed[first : last + 1].all()
             assert text.count(tokenizer.decode(example.tokens[first : last + 1])) >= 2
+
+
+def test_questions_are_made_of_sentences_by_rule(tokenizer: Tokenizer, lexicon: Lexicon) -> None:
+    words = QuestionWords.of(tokenizer)
+    text = "落霞湖公园里有一座白云山庄。\n每到周末，城里人都喜欢去白云山庄散步，晚上八点才回家。"
+    x = tokenizer.encode(text).astype(np.int64)
+    asked = set()
+    for seed in range(20):
+        made = natural_question(x, lexicon, words, np.random.default_rng(seed))
+        assert made is not None
+        asked.add(tokenizer.decode(made.question))
+        for first, last in made.answers:
+            assert tokenizer.decode(made.passage[first : last + 1]) == "白云山庄"
+        assert "白云山庄" not in tokenizer.decode(made.question)
+    assert "落霞湖公园里有一座什么？" in asked
+    assert any(q.startswith(("城里人都喜欢去", "每到周末")) for q in asked)
+
+
+@pytest.mark.parametrize(
+    ("span", "after", "words"),
+    [
+        ("1998", "年建成", {"哪"}), ("35", "道工序", {"多少", "几"}), ("2001年", "完工", {"哪年"}),
+        ("木版年画", "的作坊", {"什么", "哪个", "哪种"}), ("青石镇", "的集市", {"哪里", "什么地方"}),
+        ("李白", "说过", {"谁"}), ("李白", "的诗", {"什么", "哪个", "哪种"}),
+    ],
+)  # fmt: skip
+def test_the_question_word_fits_what_it_asks_for(span: str, after: str, words: set[str]) -> None:
+    pieces = Tokenizer(weights.default_folder() / weights.TOKENIZER)
+    known = QuestionWords.of(pieces)
+    ids, rest = (pieces.encode(t).astype(np.int64) for t in (span, after))
+    assert {pieces.decode(known.fitting(ids, rest, np.random.default_rng(i))) for i in range(20)} == words
+
+
+def test_other_passages_share_a_pair_and_come_from_another_document(
+    pretraining: PretrainingSampler, shards: Shards
+) -> None:
+    rng = np.random.default_rng(4)
+    assert pretraining.index is not None
+    for _ in range(20):
+        x, at = window(shards, rng, 80)
+        question = x[10:30]
+        other = pretraining.index.near(question, shards, rng, 60, at)
+        assert other is not None
+        pairs = {(int(a), int(b)) for a, b in itertools.pairwise(question)}
+        assert pairs & {(int(a), int(b)) for a, b in itertools.pairwise(other)}
+        document = int(np.searchsorted(shards.offsets, at, "right")) - 1
+        first, last = shards.offsets[document], shards.offsets[document + 1]
+        own = (pretraining.index.positions >= first) & (pretraining.index.positions < last)
+        only = PairIndex(pretraining.index.keys[own], pretraining.index.positions[own])
+        assert only.near(question, shards, rng, 60, at) is None
+
+
+def test_passages_that_hold_the_answer_are_no_distractors(
+    tokenizer: Tokenizer, pretraining: PretrainingSampler
+) -> None:
+    seen = 0
+    for seed in range(150):
+        rows = pretraining.rows(np.random.default_rng(seed), 128)
+        right = [r for r in rows if r.relevant > 0]
+        if len(rows) == 1 or not right:
+            continue
+        ((_, spans),) = right[0].slots
+        answers = {tokenizer.decode(right[0].tokens[a : b + 1]) for a, b in spans}
+        for row in rows:
+            if row.relevant == 0:
+                seen += 1
+                passage = tokenizer.decode(np.where(np.isin(row.tokens, [MASK]), 0, row.tokens))
+                assert not any(answer in passage for answer in answers)
+    assert seen > 5
+
+
+def test_pretraining_rows_have_every_form(tokenizer: Tokenizer, pretraining: PretrainingSampler) -> None:
+    kinds = set()
+    for seed in range(120):
+        rows = pretraining.rows(np.random.default_rng(seed), 128)
+        assert all(len(row.tokens) <= 128 for row in rows)
+        assert sum(not row.same_question for row in rows) == 1
+        kinds.add((len(rows) > 1, len(rows[0].slots) > 1, max(row.relevant for row in rows)))
+        for row in rows:
+            for _, spans in row.slots:
+                assert all(row.allowed[first : last + 1].all() for first, last in spans)
+    assert {k[2] for k in kinds} == {-1.0, 0.0, 1.0}
+    assert {k[0] for k in kinds} == {True, False}
 
 
 @pytest.mark.parametrize("clause", [False, True])
@@ -263,7 +355,7 @@ def test_rate_rises_stays_and_falls() -> None:
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(
-    tokenizer: Tokenizer, shards: Shards, lexicon: Lexicon, tmp_path: Path
+    tokenizer: Tokenizer, pretraining: PretrainingSampler, tmp_path: Path
 ) -> None:
     def make(out: str, steps: int) -> Trainer:
         torch.manual_seed(0)
@@ -271,8 +363,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
         def stream(step: int, progress: float) -> list:
             rng = np.random.default_rng([3, step])
-            rows = [pretraining_example(shards, lexicon, rng, 96) for _ in range(4)]
-            return [rows[:2], rows[2:]]
+            return micro_batches([pretraining.rows(rng, 96) for _ in range(4)], 3)
 
         weights = {"span": 1.0, "masked": 0.5, "relevance": 0.2}
         return Trainer(
@@ -292,11 +383,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert torch.equal(a, b), name
 
 
-def test_losses_fall_on_a_repeated_batch(tokenizer: Tokenizer, shards: Shards, lexicon: Lexicon) -> None:
+def test_losses_fall_on_a_repeated_batch(tokenizer: Tokenizer, pretraining: PretrainingSampler) -> None:
     torch.manual_seed(0)
     model = ChatGGLM(_tiny(tokenizer))
     rng = np.random.default_rng(5)
-    batch = collate([pretraining_example(shards, lexicon, rng, 96) for _ in range(6)])
+    batch = collate([row for _ in range(5) for row in pretraining.rows(rng, 96)])
     optimizers = make_optimizers(model, 3e-3, 0.02)
 
     def total() -> torch.Tensor:
