@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,6 @@ class Command:
     die_at: int = -1
     batch: int = 0
     file_bytes: int = 0
-    embedder: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Zygote:
@@ -163,11 +161,15 @@ def _preload() -> None:
 
     import api.cli
     import ingest.pipeline
+    import rag.readers
     import rag.retrieve
     from rag.embedders import load_embedder
+    from rag.settings import Settings
 
     torch.set_num_threads(1)
     load_embedder().encode_passages(["预热"])
+    reader = rag.readers.load_reader(Settings())
+    rag.readers.load_reader = lambda _: reader  # read once, as the embedder is
     assert alembic.command
     assert faiss
     assert rich.progress

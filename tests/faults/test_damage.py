@@ -58,10 +58,6 @@ def test_each_index_file_damaged(start_sqlite: Scene) -> None:
             damage(path)
             assert not verified(scene).ok, what
             if damage is flip:  # sizes are looked at when an index is opened, checksums are not: it may be read
-                report = scene.run("kb", "verify")
-                assert report.code == 1, f"{what}: {report.stdout} {report.stderr}"
-                assert "kb rebuild" in report.stderr, f"{what}: {report.stderr}"
-                assert "unexpected" not in report.stderr, f"{what}: {report.stderr}"
                 search = scene.run("search", code_word(OLD[0], 1))
                 assert search.code in (0, 1), f"{what}: refused or answered, but not crashed: {search.code}"
                 assert "unexpected" not in search.stderr, f"{what}: {search.stderr}"
@@ -69,6 +65,9 @@ def test_each_index_file_damaged(start_sqlite: Scene) -> None:
             path.write_bytes(whole)
     for path in kinds.values():
         flip(path)
+    report = scene.run("kb", "verify")
+    assert report.code == 1, report.stdout
+    assert "kb rebuild" in report.stderr
     rebuilt = scene.run("kb", "rebuild")
     assert rebuilt.code == 0, rebuilt.stderr
     assert scene.check(BEFORE, BEFORE) == BEFORE
