@@ -78,7 +78,8 @@ def _fit(found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_f
         for g in np.unique(group[labels])
     ]
     # A hair lower, so that rounding never refuses the very question that set it.
-    return Answerability(*map(float, w), threshold=max(0.0, min(thresholds) - 1e-6))
+    margin, relevance, certainty, bias = map(float, w)
+    return Answerability(margin, relevance, certainty, bias, threshold=max(0.0, min(thresholds) - 1e-6))
 
 
 def logistic_regression(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3, steps: int = 50) -> np.ndarray:

@@ -212,7 +212,7 @@ def question_rows(
             read.append((other, []))
     if not read:
         return None
-    rng.shuffle(read)  # type: ignore[arg-type]
+    rng.shuffle(read)
     rows = [_row(cloze.question, passage, spans, lexicon, rng) for passage, spans in read]
     for row in rows[1:]:
         row.same_question = True

@@ -64,7 +64,8 @@ def load_questions(files: Sequence[Path], tokenizer: Tokenizer) -> tuple[list[Qu
                 continue
             if context not in numbers:
                 numbers[context] = len(numbers)
-                encoded.append(tuple(a.astype(np.int64) for a in tokenizer.encode_with_offsets(context)))  # type: ignore[arg-type]
+                ids, starts, ends = tokenizer.encode_with_offsets(context)
+                encoded.append((ids.astype(np.int64), starts.astype(np.int64), ends.astype(np.int64)))
             number = numbers[context]
             ids, starts, ends = encoded[number]
             where = None
@@ -167,7 +168,7 @@ class QuestionSampler:
         if not read:
             read = [crop(q.passage, q.span, room, rng)]
         if len(read) > 1:
-            rng.shuffle(read)  # type: ignore[arg-type]
+            rng.shuffle(read)
         rows = [reading_example(q.question, title, passage, span, self.content) for passage, span in read]
         for row in rows[1:]:
             row.same_question = True
