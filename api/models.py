@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from rag.store.base import Base, now
 from rag.store.models import new_id
+
+PURGED = "（这个回答引用的文档已被彻底清除，内容不再保留。）"
+_NO_TEXT = ("answerable", "p_answerable", "model", "generation", "run_id", "timings_ms")
+"""Figures of an answer that hold no words of a document."""
 
 
 class Conversation(Base):
@@ -53,6 +57,15 @@ class Message(Base):
     """The answer's own figures: answer, answerable, reason, model, generation, run_id, timings."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
+    @classmethod
+    def purge_document(cls, session: Session, document_id: str) -> None:
+        """Answers that cite a purged document hold its words: what they said goes, what they were stays."""
+        citing = select(MessageCitation.message_id).where(MessageCitation.document_id == document_id)
+        for message in session.scalars(select(cls).where(cls.id.in_(citing))):
+            kept = {name: (message.answer or {}).get(name) for name in _NO_TEXT}
+            message.answer = kept | {"answer": PURGED}
+            message.content = PURGED
+
     conversation: Mapped[Conversation] = relationship(back_populates="messages")
     citations: Mapped[list[MessageCitation]] = relationship(
         back_populates="message", cascade="all, delete-orphan", order_by="MessageCitation.id"
@@ -82,6 +95,11 @@ class MessageCitation(Base):
     answer_end: Mapped[int] = mapped_column()
     kind: Mapped[str] = mapped_column(String(20))
     score: Mapped[float] = mapped_column()
+
+    @classmethod
+    def purge_document(cls, session: Session, document_id: str) -> None:
+        """The quote and the title of a purged document go."""
+        session.execute(update(cls).where(cls.document_id == document_id).values(quote="", title=""))
 
     message: Mapped[Message] = relationship(back_populates="citations")
 

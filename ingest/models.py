@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String, Text
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import JSON, ForeignKey, Index, String, Text, update
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 
 from rag.store.base import Base, now
 from rag.store.models import new_id
@@ -85,5 +85,10 @@ class JobItem(Base):
     lease_until: Mapped[datetime | None] = mapped_column(default=None)
     started_at: Mapped[datetime | None] = mapped_column(default=None)
     finished_at: Mapped[datetime | None] = mapped_column(default=None)
+
+    @classmethod
+    def purge_document(cls, session: Session, document_id: str) -> None:
+        """What a report says of a purged document's text goes."""
+        session.execute(update(cls).where(cls.document_id == document_id).values(fidelity={}))
 
     job: Mapped[Job] = relationship(back_populates="items")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from sqlalchemy import MetaData
@@ -36,6 +38,21 @@ def storable(text: str) -> str:
 def now() -> datetime:
     """The present in UTC, without a zone (SQLite keeps none)."""
     return datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+
+
+_MODELS = ("rag.store.models", "ingest.models", "api.models")
+"""Where the distribution is not installed, its entry points are not known."""
+
+
+def load_models() -> None:
+    """Import every module that declares tables: entry-point group ``chatgglm.models``."""
+    names = {point.value for point in entry_points(group="chatgglm.models")} or set(_MODELS)
+    for name in sorted(names):
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
 
 
 def insert_if_absent(session: Session, model: type[Base], **values: Any) -> None:

@@ -116,6 +116,44 @@ def find_document(session: Session, name: str, kb_slug: str) -> Document:
         return get_document(session, name, get_kb(session, kb_slug))
 
 
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A version in a document's history, without its text. ``number`` counts from 1."""
+
+    number: int
+    id: int
+    title: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    chars: int
+    chunks: int
+    created_at: Any
+    replaced_at: Any
+    """When another took its place, or the document was deleted; None: it is the present one."""
+
+
+def list_versions(session: Session, document: Document) -> list[VersionRow]:
+    """All versions of a document, the first one first; texts are not loaded."""
+    chunks = select(func.count()).where(Chunk.version_id == DocumentVersion.id).scalar_subquery()
+    rows = session.execute(
+        select(
+            DocumentVersion.id,
+            DocumentVersion.title,
+            DocumentVersion.sha256,
+            DocumentVersion.media_type,
+            DocumentVersion.size_bytes,
+            func.length(DocumentVersion.text),
+            chunks,
+            DocumentVersion.created_at,
+            DocumentVersion.deleted_at,
+        )
+        .where(DocumentVersion.document_id == document.id)
+        .order_by(DocumentVersion.id)
+    )
+    return [VersionRow(number, *row) for number, row in enumerate(rows, start=1)]
+
+
 def live_version(session: Session, kb: KnowledgeBase, path: str) -> DocumentVersion | None:
     """The live version of the document at that path; None: no such document."""
     return session.scalar(

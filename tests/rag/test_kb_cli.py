@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from rag import cli_kb
 from rag.settings import Settings
+from rag.store.originals import Originals
 from tests.rag.world import World
 
 DOCUMENTS = {"制度/年假.txt": "年假有十五天。\n\n病假要告知主管。", "费用.txt": "出差补贴每天八十元。"}
@@ -31,8 +32,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         settings = world.settings
         database = world.database
         indexes = world.indexes
+        originals = Originals(world.database, world.settings)
 
-    monkeypatch.setattr(cli_kb, "_service", Stand)
+    monkeypatch.setattr(cli_kb, "open_service", Stand)
     return world
 
 

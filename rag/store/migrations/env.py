@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
-
 from alembic import context
 
-from rag.store.base import Base
-
-FALLBACK = ("rag.store.models", "ingest.models", "api.models")
-"""Where the distribution is not installed, its entry points are not known."""
-
-
-def load_models() -> None:
-    """Import every module that declares tables: entry-point group ``chatgglm.models``."""
-    names = {point.value for point in entry_points(group="chatgglm.models")} or set(FALLBACK)
-    for name in sorted(names):
-        try:
-            import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not name.startswith(error.name):
-                raise
+from rag.store.base import Base, load_models
 
 
 def run() -> None:
