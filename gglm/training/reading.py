@@ -64,8 +64,8 @@ def load_questions(files: Sequence[Path], tokenizer: Tokenizer) -> tuple[list[Qu
                 continue
             if context not in numbers:
                 numbers[context] = len(numbers)
-                ids, starts, ends = tokenizer.encode_with_offsets(context)
-                encoded.append((ids.astype(np.int64), starts.astype(np.int64), ends.astype(np.int64)))
+                a, b, c = tokenizer.encode_with_offsets(context)
+                encoded.append((a.astype(np.int64), b.astype(np.int64), c.astype(np.int64)))
             number = numbers[context]
             ids, starts, ends = encoded[number]
             where = None
