@@ -1,4 +1,4 @@
-"""Documents: upload, list, show, read, delete."""
+"""Documents: upload, list, show, read, history, delete."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from starlette.responses import Response
 from api import library
 from api.deps import Asker, DatabaseDep, Ingester, RuntimeDep
 from api.errors import Forbidden
-from api.ingestion import safe_name, uploads
+from api.ingestion import safe_name, sidecar, uploads
 from api.schemas import Limit, Slug, listing
+from ingest.metadata import SUFFIXES, is_sidecar
 from rag.errors import InvalidInput
 from rag.store.documents import delete_document
 from rag.store.kbs import get_kb
+from rag.store.purge import purge_document, scrub
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
@@ -30,9 +32,15 @@ async def upload(
     party: Ingester,
     response: Response,
     kb: Annotated[Slug | None, Form()] = None,
+    tags: Annotated[str, Form(description="For all of the files; commas between them", max_length=4000)] = "",
+    meta: Annotated[str, Form(description="For all of the files; a JSON object", max_length=100_000)] = "",
 ) -> dict[str, Any]:
-    """Takes files in as a job; `Location` says where to watch it. A knowledge base is made if there is none."""
+    """Takes files in as a job; `Location` says where to watch it. A knowledge base is made if there is none.
+
+    A side-car (`x.pdf.meta.json`, `.yaml`) that is sent along describes its file, and comes before `tags` and `meta`.
+    """
     slug = party.kb(kb)
+    described = sidecar(tags, meta)
     names = [safe_name(each.filename) for each in file]
     if len(set(names)) < len(names):
         raise InvalidInput("Two of the files have the same name; send them in two requests.")
@@ -47,6 +55,10 @@ async def upload(
                 paths.append(folder / name)
                 with paths[-1].open("xb") as target:
                     shutil.copyfileobj(each.file, target, 1 << 20)
+            if described:
+                for name in names:
+                    if not is_sidecar(name) and not any(name + suffix in names for suffix in SUFFIXES):
+                        (folder / (name + SUFFIXES[-1])).write_bytes(described)
             return worker.upload(folder, paths, slug)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -97,17 +109,35 @@ def text(
         return library.text_to_dict(session, document, library.version_of(session, document, version), start, end)
 
 
+@router.get("/{document_id}/versions")
+def versions(document_id: str, database: DatabaseDep, party: Ingester) -> dict[str, Any]:
+    """The history of a document, also of a deleted one: its versions, the first one first."""
+    with database.session() as session:
+        return listing(library.versions_to_list(session, library.find_any(session, party, document_id)))
+
+
 @router.delete("/{document_id}", status_code=204)
-async def delete(document_id: str, runtime: RuntimeDep, party: Ingester) -> Response:
-    """Deletes a document; from now on no search finds it."""
+async def delete(
+    document_id: str,
+    runtime: RuntimeDep,
+    party: Ingester,
+    purge: Annotated[bool, Query(description="Also blank its text, and every answer and quote taken from it")] = False,
+) -> Response:
+    """Deletes a document; from now on no search finds it. One that is deleted already can still be purged."""
     service = await runtime.service()
 
     def work() -> None:
         with service.database.session(write=True) as session:
-            document = library.open_document(session, party, document_id)
+            find = library.find_any if purge else library.open_document
+            document = find(session, party, document_id)
             kb = document.kb.slug
-            chunks = delete_document(session, document.id)
+            chunks = delete_document(session, document.id) if document.deleted_at is None else []
+            if purge:
+                purge_document(session, document)
         service.indexes.publish(kb, remove=chunks)
+        if purge:
+            scrub(service.database)
+        service.originals.sweep()
 
     await run_in_threadpool(work)
     return Response(status_code=204)

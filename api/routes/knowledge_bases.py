@@ -88,6 +88,7 @@ async def delete(slug: Slug, runtime: RuntimeDep, party: Ingester) -> Response:
         with service.database.session(write=True) as session:
             kb_id = delete_kb(session, slug)
         service.indexes.drop(kb_id)
+        service.originals.sweep()
 
     await run_in_threadpool(work)
     return Response(status_code=204)

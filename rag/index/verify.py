@@ -60,16 +60,15 @@ def verify(manager: IndexManager, kb_slug: str) -> VerifyReport:
             "tombstoned": 0,
             "files": 0,
         }
-        problems: list[str] = []
+        problems = _check_originals(manager, session, kb.id)
         if kb.generation == 0:
             if len(live):
                 problems.append(f"{len(live)} chunks are stored, yet nothing was ever indexed.")
             return VerifyReport(not problems, tuple(problems), counts)
         folder = manager.root / str(kb.id) / str(kb.generation)
         try:
-            problems += _check_files(session, kb.id, kb.generation, folder, counts)
-            if problems:  # what damaged files say proves nothing
-                return VerifyReport(False, tuple(problems), counts)
+            if damaged := list(_check_files(session, kb.id, kb.generation, folder, counts)):
+                return VerifyReport(False, (*problems, *damaged), counts)  # what damaged files say proves nothing
             index = manager.load(kb.id, kb.generation)
             vectors = index.vectors.ids()
         except IndexUnavailable as error:
