@@ -255,11 +255,7 @@ class IndexManager:
 
     def settle(self, kb_slug: str) -> int:
         """Merge what is due now rather than in the background, for a process that ends soon. Everything
-        published can be found all the while. Returns how many merges it took.
-
-        Raises:
-            NotFound, IndexUnavailable: as `publish`.
-        """
+        published can be found all the while. Returns how many merges it took; one that fails is logged."""
         return self._merger.settle(kb_slug)
 
     def exchange(self, kb_slug: str, change: Change, session: Session, known: Mapping[str, Any]) -> int:

@@ -118,8 +118,9 @@ class Merger:
                 atexit.register(self.stop)
 
     def settle(self, kb_slug: str) -> int:
-        """Merge now, in this thread, until nothing is due. Returns how many merges it took."""
-        return merge(self._manager, kb_slug, self._stopped.is_set)
+        """Merge now, in this thread, until nothing is due. Returns how many merges it took. One that
+        fails is logged: nothing is lost, and the next publish reports it again."""
+        return self._tried(kb_slug, wait=True)
 
     def stop(self) -> None:
         """Give up what is being merged, and wait for the thread to end. The next publish takes it up again."""
@@ -136,7 +137,11 @@ class Merger:
                     atexit.unregister(self.stop)
                     return
                 kb_slug = self._waiting.pop(0)
-            try:
-                merge(self._manager, kb_slug, self._stopped.is_set, wait=False)
-            except (ChatGGLMError, OSError) as error:  # a deleted knowledge base, a full disk: nothing is lost
-                log.warning("the index of %s could not be merged: %s", kb_slug, error)
+            self._tried(kb_slug, wait=False)
+
+    def _tried(self, kb_slug: str, wait: bool) -> int:
+        try:
+            return merge(self._manager, kb_slug, self._stopped.is_set, wait)
+        except (ChatGGLMError, OSError) as error:  # a deleted knowledge base, a full disk
+            log.warning("the index of %s could not be merged: %s", kb_slug, error)
+            return 0
