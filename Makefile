@@ -15,7 +15,7 @@ PYTHON := $(shell for p in python3 python python3.13 python3.12 python3.11; do \
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format types bench docs widget train constraints clean
+.PHONY: help install extras run test lint format types bench docs widget train constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) -e '.[test,train,onnx]'
 	@touch $@
+
+extras: $(VENV)/.installed-test ## Install Milvus Lite and Ray (520 MB); their tests skip without
+	$(PIP) -e '.[milvus,ray]'
 
 install: $(VENV)/.installed ## Create .venv and install ChatGGLM into it
 
