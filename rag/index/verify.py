@@ -11,7 +11,7 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from rag.errors import IndexUnavailable
+from rag.errors import IndexUnavailable, StoreUnavailable
 from rag.index import files
 from rag.index.folders import MANIFEST, KbIndex
 from rag.index.source import known_ids, live_chunks, live_ids
@@ -84,6 +84,19 @@ def verify(manager: IndexManager, kb_slug: str) -> VerifyReport:
         problems += _check_vectors(index)
         problems += _check_postings(index, session, live)
     return VerifyReport(not problems, tuple(problems), counts)
+
+
+def _check_originals(manager: IndexManager, session: Session, kb_id: int) -> list[str]:
+    from rag.store.originals import Originals
+
+    try:
+        missing = Originals(manager.database, manager.settings).missing(session, kb_id)
+    except StoreUnavailable as error:
+        return [error.message]
+    if not missing:
+        return []
+    shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+    return [f"The originals of {len(missing)} documents are missing: {shown}. Ingest these files again to keep them."]
 
 
 def _check_files(session: Session, kb_id: int, number: int, folder: Path, counts: dict[str, int]) -> Iterator[str]:
