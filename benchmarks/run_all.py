@@ -161,6 +161,13 @@ def ingestion(bench: Bench) -> Figures:
     }
 
 
+def formats(bench: Bench) -> Figures:
+    samples = bench.shared / "samples"
+    if not samples.is_dir():
+        raise NotMeasured("needs the sample documents beside the checkout (--shared)")
+    return bench.json("benchmarks/formats.py", str(samples), "--install-peers")
+
+
 def decode(bench: Bench) -> Figures:
     return bench.json("bench")
 
@@ -193,6 +200,7 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "install": install,
     "start": start,
     "ingestion": ingestion,
+    "formats": formats,
     "decode": decode,
     "reading": reading,
     "retrieval": retrieval,
@@ -270,6 +278,42 @@ def _ingestion_rows(f: Figures) -> Rows:
     yield "rate, embedding and index included", lambda: f"{f['mb_per_s']:.2f} MB/s, {f['chunks_per_s']:.0f} chunks/s"
 
 
+FORMATS = {
+    "text, GBK": "text_gbk.txt",
+    "web page with menus and advertisements": "page_utf8.html",
+    "the same in GBK, charset not stated": "page_gbk_nometa.html",
+    "Word": "doc.docx",
+    "PowerPoint": "slides.pptx",
+    "EPUB": "book.epub",
+    "PDF printed by Chromium": "chromium.pdf",
+    "PDF, embedded font": "rl_wqy.pdf",
+    "PDF, font not embedded": "rl_cid.pdf",
+    "PDF, scanned": "scan.pdf",
+    "picture": "ocr.png",
+    "picture, askew": "ocr_rot.png",
+}
+
+
+def _formats_rows(f: Figures) -> Rows:
+    readers = f["formats"]
+    for label, name in FORMATS.items():
+        own = {reader: found[name] for reader, found in readers.items() if name in found}
+        yield (
+            f"{label}: recall / precision",
+            lambda own=own: "; ".join(
+                f"{r} {100 * x['recall']:.1f} / {100 * x['precision']:.1f} %" for r, x in own.items()
+            ),
+        )
+    speed = {reader: 43 / found["big.pdf"]["seconds"] for reader, found in readers.items() if "big.pdf" in found}
+    yield "PDF, pages a CPU second", lambda: "; ".join(f"{reader} {rate:.0f}" for reader, rate in speed.items())
+    long = f["long"]
+    yield f"PDF of {long['pages']} pages: peak memory of the parsing process", lambda: f"{long['rss_mb']} MB"
+    yield (
+        f"PDF of {long['pages']} pages: parsed and cut",
+        lambda: f"{long['characters']} characters in {long['seconds']:.0f} s",
+    )
+
+
 def _decode_rows(f: Figures) -> Rows:
     yield "model", lambda: f"{f['model']}, {f['parameters'] / 1e6:.1f} M parameters, {f['threads']} thread"
     yield "read one full window / four", lambda: f"{f['read_ms']['1']:.0f} / {f['read_ms']['4']:.0f} ms"
@@ -295,8 +339,10 @@ def _reading_rows(f: Figures) -> Rows:
         if "auroc" in r.get("refusal", {}):
             yield (
                 f"{label}, refusal",
-                lambda r=r: f"AUROC {r['refusal']['auroc']:.3f}; refused {100 * r['refusal']['refused']:.0f} % of the "
-                f"unanswerable and {100 * r['refusal']['false_refusals']:.0f} % of the answerable ones",
+                lambda r=r: (
+                    f"AUROC {r['refusal']['auroc']:.3f}; refused {100 * r['refusal']['refused']:.0f} % of the "
+                    f"unanswerable and {100 * r['refusal']['false_refusals']:.0f} % of the answerable ones"
+                ),
             )
 
 
@@ -327,6 +373,13 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     ),
     "start": ("Start", "Median of several runs, user guide in the knowledge base.", _start_rows),
     "ingestion": ("Ingestion", "`chatgglm ingest FOLDER`.", _ingestion_rows),
+    "formats": (
+        "Characters kept, by format",
+        "`python benchmarks/formats.py samples --install-peers`; one text in many formats, characters found in order "
+        "(recall), share of what was read that belongs to it (precision; the files hold a little more than the text). "
+        "markitdown and pypdf were installed for the run; neither does OCR.",
+        _formats_rows,
+    ),
     "decode": ("Generator", "`chatgglm bench`, one thread.", _decode_rows),
     "reading": (
         "Reading, gold paragraph given",

@@ -166,7 +166,7 @@ def _expanded(packed: IO[bytes], size: int) -> IO[bytes]:
 
 def _spooled(data: bytes) -> IO[bytes]:
     """A temporary file, in memory while it is small."""
-    file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # type: ignore[assignment]  # noqa: SIM115
+    file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 (whoever asked closes it)
     file.write(data)
     return file
 

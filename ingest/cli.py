@@ -150,7 +150,9 @@ def _show_document(document: DocumentReport) -> None:
         write_stdout(f"{document.status}  {document.path}: {document.error}\n")
     if pages := document.fidelity.get("pages_without_text"):
         shown = ", ".join(map(str, pages[:20]))
-        warn(f"         {document.path}: no text on page {shown} (pictures only?)")
+        warn(f"         {document.path}: no text on page {shown} (pictures only? The extra chatgglm[ocr] reads them)")
+    if document.fidelity.get("pages_without_font"):
+        warn(f"         {document.path}: characters may be missing; install a Chinese font (fonts-noto-cjk), try again")
     if document.near_duplicates and document.status == "indexed":
         twin = document.near_duplicates[0]
         warn(f"         {document.path}: nearly the same as {twin.path} ({twin.similarity:.0%})")

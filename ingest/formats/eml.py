@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
+from contextlib import suppress
 from email.message import MIMEPart
 
 from ingest.canonical import Draft
@@ -12,11 +14,15 @@ from ingest.formats.encoding import declared_charset, decode
 
 _HEADERS = (("from", "发件人"), ("to", "收件人"), ("cc", "抄送"), ("date", "日期"))
 MAX_DEPTH = 3
+_HEADER = re.compile(
+    rb"\A(?:[!-~]+:.*(?:\r?\n[ \t].*)*\r?\n)+|^content-[a-z-]+:.*(?:\r?\n[ \t].*)*", re.IGNORECASE | re.MULTILINE
+)
+"""The message's header lines, and those of its parts."""
 
 
 def parse(data: bytes, name: str, depth: int = 0) -> Draft:
     """Subject as the title, the headers that people read, the body (plain text before HTML), attachments."""
-    message = email.message_from_bytes(data, policy=email.policy.default)
+    message = email.message_from_bytes(_HEADER.sub(_as_utf8, data), policy=email.policy.default)
     draft = Draft("message/rfc822")
     draft.title = str(message.get("subject") or "")
     if draft.title:
@@ -30,6 +36,16 @@ def parse(data: bytes, name: str, depth: int = 0) -> Draft:
     for attachment in message.iter_attachments():
         _attachment(attachment, draft, depth)
     return draft
+
+
+def _as_utf8(header: re.Match[bytes]) -> bytes:
+    """Header lines that hold bare GBK, as many Chinese programs write them, in the encoding that is read."""
+    raw = header[0]
+    if raw.isascii():
+        return raw
+    with suppress(SourceError):
+        return decode(raw).text.encode()
+    return raw
 
 
 def _body(part: MIMEPart, draft: Draft) -> None:

@@ -23,6 +23,10 @@ _HYPHENS = "\ufffe\x02"
 _UNREADABLE = re.compile("[\ue000-\uf8ff\ufffd]")
 _STAMP = 40
 """Characters, at most, of a page that is a picture with a stamp (a page number, a scanner's mark)."""
+NO_FONT = (
+    "the PDF uses a Chinese font that is neither in the file nor on this machine; "
+    "install one (Debian: fonts-noto-cjk) and ingest it again"
+)
 _GENERIC_TITLE = re.compile(
     r"\(anonymous\)|untitled|无标题|microsoft word.*|.*\.(?:docx?|pptx?|wps|indd|qxd)|幻灯片\s*\d+|scan\w*",
     re.IGNORECASE,
@@ -53,18 +57,22 @@ def _read(document: Any) -> Draft:
     pictures: list[int] = []
     for index in range(count):
         try:
-            lines, is_picture = _page(document, index)
+            lines, is_picture, lacks_font = _page(document, index)
         except Exception:  # one broken page must not cost the others
-            lines, is_picture = [], False
+            lines, is_picture, lacks_font = [], False, False
             draft.fidelity.setdefault("damaged_pages", []).append(index + 1)
         pages.append(lines)
-        if is_picture:
+        if lacks_font:
+            draft.fidelity.setdefault("pages_without_font", []).append(index + 1)
+        elif is_picture:
             pictures.append(index)
     if pictures and ocr.available():
         _recognise(document, pictures, pages, draft)
     draft.fidelity["pages"] = count
     if empty := [i + 1 for i, lines in enumerate(pages) if not lines]:
         draft.fidelity["pages_without_text"] = empty
+    if not any(pages) and draft.fidelity.get("pages_without_font"):
+        raise NoText(NO_FONT)
     _refuse_unreadable(pages)
     title = one_line(_repaired(str((document.get_metadata_dict() or {}).get("Title") or "")))
     flow.append(draft, pages, "" if _GENERIC_TITLE.fullmatch(title) else title)
@@ -97,8 +105,8 @@ def _repaired(title: str) -> str:
 # -- the text layer --------------------------------------------------------------------------------
 
 
-def _page(document: Any, index: int) -> tuple[list[Line], bool]:
-    """Lines of a page's text layer, and whether the text that people see there is a picture."""
+def _page(document: Any, index: int) -> tuple[list[Line], bool, bool]:
+    """Lines of a page's text layer, whether the text that people see there is a picture, or lacks its font."""
     page = document[index]
     textpage = page.get_textpage()
     try:
@@ -117,10 +125,22 @@ def _page(document: Any, index: int) -> tuple[list[Line], bool]:
                 lines.append(line)
             position += len(raw) + len(separator)
         lines = [line for line in lines if line.text]
-        return lines, (not lines) or _unreadable(lines) or _is_stamped_picture(page, lines)
+        is_picture = not lines or _unreadable(lines) or _is_stamped_picture(page, lines)
+        return lines, is_picture, _lacks_font(page, textpage, text if exact else "")
     finally:
         textpage.close()
         page.close()
+
+
+def _lacks_font(page: Any, textpage: Any, text: str) -> bool:
+    """Whether the page's font is neither in the file nor on this machine: pdfium then loses single characters."""
+    import pypdfium2.raw as pdfium
+
+    han = next((i for i, char in enumerate(text) if is_han(char)), None)
+    if han is not None:
+        _, bottom, _, top = textpage.get_charbox(han)
+        return bool(top <= bottom)
+    return not text and any(True for _ in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_TEXT], max_depth=2))
 
 
 def _line(textpage: Any, text: str, start: int | None) -> Line:

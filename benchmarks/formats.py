@@ -1,0 +1,211 @@
+"""Characters kept and speed by format, side by side with other readers, and memory on a long PDF.
+
+    OMP_NUM_THREADS=1 python benchmarks/formats.py ../shared/samples [--peers PYTHON | --install-peers] [--json]
+
+The samples hold one text in many formats. Recall is the share of its characters found in order,
+precision the share of what was read that belongs to it, white space removed. Seconds are CPU time of
+a second reading in a fresh process. ``--install-peers`` puts markitdown and pypdf into an environment
+of their own for the time of the run; they are no dependencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = 1600
+TRUE = (
+    "text_gbk.txt", "page_utf8.html", "page_gbk_nometa.html", "doc.docx", "slides.pptx", "book.epub",
+    "chromium.pdf", "rl_cid.pdf", "rl_wqy.pdf", "scan.pdf", "ocr.png", "ocr_rot.png",
+)  # fmt: skip
+LONG = "big.pdf"
+"""43 pages without a truth of their own: only the speed counts."""
+PEERS = ["markitdown[docx,pdf,pptx,xlsx]", "pypdf"]
+Figures = dict[str, Any]
+
+
+# -- readers, each in a process of its own ---------------------------------------------------------
+
+
+def chatgglm(file: Path) -> str:
+    from ingest.runners.worker import work
+
+    answer = work(str(file), file.name)
+    return answer["parsed"]["text"] if answer["status"] == "parsed" else ""
+
+
+def markitdown(file: Path) -> str:
+    from markitdown import MarkItDown
+
+    return MarkItDown().convert(str(file)).text_content
+
+
+def pypdf(file: Path) -> str:
+    from pypdf import PdfReader
+
+    return "\n".join(page.extract_text() for page in PdfReader(file).pages)
+
+
+READERS: dict[str, Callable[[Path], str]] = {"chatgglm": chatgglm, "markitdown": markitdown, "pypdf": pypdf}
+
+
+def child(reader: str, files: list[Path], once: bool) -> None:
+    """Prints what a reader makes of the files; what it cannot read is empty."""
+    import resource
+
+    found: Figures = {}
+    for file in files:
+        for _ in range(1 if once else 2):
+            began = time.process_time()
+            try:
+                text = READERS[reader](file)
+            except Exception as error:  # another library's own
+                text = ""
+                print(f"{reader}: {file.name}: {error}", file=sys.stderr)
+            found[file.name] = {"text": text, "seconds": time.process_time() - began}
+    found["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    json.dump(found, sys.stdout)
+
+
+def read(python: str, reader: str, files: list[Path], once: bool = False) -> Figures:
+    program = [python, __file__, "--child", reader, *(["--once"] if once else []), *map(str, files)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, env=_environment())
+    if done.returncode:
+        raise SystemExit(f"{reader} failed: {done.stderr.strip().splitlines()[-1:]}")
+    out: Figures = json.loads(done.stdout)
+    return out
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+
+def compared(folder: Path, pythons: dict[str, str]) -> Figures:
+    """Recall, precision and seconds of each reader on each sample."""
+    truth = _squeezed((folder / "truth.txt").read_text(encoding="utf-8"))
+    figures: Figures = {}
+    for reader, python in pythons.items():
+        files = [folder / name for name in (*TRUE, LONG) if reader != "pypdf" or name.endswith(".pdf")]
+        found = read(python, reader, files)
+        figures[reader] = {}
+        for file in files:
+            text = _squeezed(found[file.name]["text"])
+            own: Figures = {"seconds": round(found[file.name]["seconds"], 4)}
+            if file.name in TRUE:
+                size = sum(
+                    block.size for block in SequenceMatcher(None, truth, text, autojunk=False).get_matching_blocks()
+                )
+                own |= {"recall": round(size / len(truth), 4), "precision": round(size / max(len(text), 1), 4)}
+            figures[reader][file.name] = own
+    return figures
+
+
+def _squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+def long_pdf(pages: int) -> bytes:
+    """A PDF of full pages of Chinese text with a running header and page numbers."""
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+    from reportlab.pdfgen.canvas import Canvas
+
+    pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
+    sentence = "本规程适用于第{}号设备的安装、调试、运行与维护，操作人员应当熟悉全部条款并且定期接受安全培训。"
+    buffer = io.BytesIO()
+    canvas = Canvas(buffer, pageCompression=1)
+    for page in range(pages):
+        text = "".join(sentence.format(page * 40 + i) for i in range(30))
+        body = canvas.beginText(72, 760)
+        body.setFont("STSong-Light", 12, 18)
+        for start in range(0, len(text), 37):
+            body.textLine(text[start : start + 37])
+        canvas.drawText(body)
+        canvas.setFont("STSong-Light", 9)
+        canvas.drawString(72, 810, "设备运行规程汇编")
+        canvas.drawString(290, 30, f"- {page + 1} -")
+        canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def memory(scratch: Path, pages: int) -> Figures:
+    """Peak memory and time of a parsing process on a long PDF."""
+    file = scratch / "long.pdf"
+    file.write_bytes(long_pdf(pages))
+    found = read(sys.executable, "chatgglm", [file], once=True)
+    return {
+        "pages": pages,
+        "mb": round(file.stat().st_size / 1e6, 1),
+        "characters": len(found[file.name]["text"]),
+        "seconds": round(found[file.name]["seconds"], 1),
+        "rss_mb": round(found["rss_mb"]),
+    }
+
+
+def _installed(folder: Path) -> str:
+    """The interpreter of a new environment with the other readers."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = str(folder / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "install", "-q", *PEERS], check=True)
+    return python
+
+
+def _shown(figures: Figures) -> str:
+    out = []
+    for name in (*TRUE, LONG):
+        cells = [
+            f"{reader} {own[name].get('recall', '')} / {own[name].get('precision', '')} {own[name]['seconds']:.3f} s"
+            for reader, own in figures["formats"].items()
+            if name in own
+        ]
+        out.append(f"{name:22}" + "   ".join(cells))
+    if long := figures.get("long"):
+        out.append(
+            f"{long['pages']} pages, {long['mb']} MB, {long['characters']} characters: "
+            f"{long['seconds']} s, {long['rss_mb']} MB"
+        )
+    return "\n".join(out)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", type=Path, nargs="+", help="the folder of samples")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has markitdown and pypdf")
+    parser.add_argument("--install-peers", action="store_true")
+    parser.add_argument("--pages", type=int, default=PAGES, help="of the long PDF; 0: none")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--child", choices=READERS, help=argparse.SUPPRESS)
+    parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child, arguments.paths, arguments.once)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        pythons = {"chatgglm": sys.executable}
+        peers = _installed(Path(scratch) / "peers") if arguments.install_peers else arguments.peers
+        if peers:
+            pythons |= {"markitdown": peers, "pypdf": peers}
+        figures = {"formats": compared(arguments.paths[0], pythons)}
+        if arguments.pages:
+            figures["long"] = memory(Path(scratch), arguments.pages)
+    print(json.dumps(figures, ensure_ascii=False) if arguments.json else _shown(figures))
+
+
+if __name__ == "__main__":
+    main()
