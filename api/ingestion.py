@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import shutil
@@ -100,6 +101,23 @@ class IngestionWorker:
 def uploads(home: Path) -> Path:
     """Where uploads wait for their job."""
     return home / "uploads"
+
+
+def sidecar(tags: str, meta: str) -> bytes:
+    """The side-car of files that come with ``tags`` and ``meta``; empty without any.
+
+    Raises:
+        InvalidInput: ``meta`` is no JSON object.
+    """
+    try:
+        fields = json.loads(meta) if meta.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"«meta» is no JSON ({error}).") from None
+    if not isinstance(fields, dict):
+        raise InvalidInput('«meta» must be a JSON object, as {"author": "…"}.')
+    if tags.strip():
+        fields["tags"] = tags
+    return json.dumps(fields).encode() if fields else b""
 
 
 def safe_name(name: str | None) -> str:

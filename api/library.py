@@ -8,8 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from api.auth import Principal, iso
+from ingest.report import twin_to_dict
 from rag.errors import InvalidInput, NotFound
-from rag.store.documents import get_document, live_version
+from rag.store.documents import get_document, list_versions, live_version
+from rag.store.duplicates import near_duplicates
 from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
 
 MAX_TEXT = 100_000
@@ -22,6 +24,33 @@ def open_document(session: Session, party: Principal, ident: str) -> Document:
     if not party.sees(document.kb.slug):
         raise NotFound(f"There is no document «{ident}».")
     return document
+
+
+def find_any(session: Session, party: Principal, ident: str) -> Document:
+    """A document in a knowledge base that is open to this party, deleted or not. Raises NotFound."""
+    document = session.get(Document, ident)
+    if document is None or document.kb.deleted_at is not None or not party.sees(document.kb.slug):
+        raise NotFound(f"There is no document «{ident}».")
+    return document
+
+
+def versions_to_list(session: Session, document: Document) -> list[dict[str, Any]]:
+    """The versions of a document, the first one first."""
+    return [
+        {
+            "id": row.id,
+            "number": row.number,
+            "title": row.title,
+            "sha256": row.sha256,
+            "media_type": row.media_type,
+            "size_bytes": row.size_bytes,
+            "chars": row.chars,
+            "chunks": row.chunks,
+            "created_at": iso(row.created_at),
+            "replaced_at": iso(row.replaced_at),
+        }
+        for row in list_versions(session, document)
+    ]
 
 
 def version_of(session: Session, document: Document, number: int | None = None) -> DocumentVersion:
@@ -82,6 +111,8 @@ def document_to_dict(session: Session, document: Document) -> dict[str, Any]:
         "path": document.path,
         "title": document.title,
         "tags": document.tags,
+        "date": document.dated.isoformat() if document.dated else None,
+        "meta": document.meta,
         "version_id": version,
         "media_type": media_type,
         "size_bytes": size,
@@ -90,6 +121,9 @@ def document_to_dict(session: Session, document: Document) -> dict[str, Any]:
         "chunks": chunks,
         "pages": len(pages or ()),
         "fidelity": fidelity,
+        "near_duplicates": [twin_to_dict(t) for t in near_duplicates(session, [version]).get(version, ())]
+        if version
+        else [],
         "created_at": iso(document.created_at),
         "updated_at": iso(document.updated_at),
     }

@@ -89,9 +89,11 @@ def index(
 
 @router.get("/{document_id}")
 def show(document_id: str, database: DatabaseDep, party: Asker) -> dict[str, Any]:
-    """One document, without its text."""
+    """One document, without its text; a page's visitor does not learn of its metadata and of other documents."""
     with database.session() as session:
-        return library.document_to_dict(session, library.open_document(session, party, document_id))
+        shown = library.document_to_dict(session, library.open_document(session, party, document_id))
+    hidden = ("meta", "tags", "near_duplicates") if party.visitor else ()
+    return {name: value for name, value in shown.items() if name not in hidden}
 
 
 @router.get("/{document_id}/text")
