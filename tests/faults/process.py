@@ -7,6 +7,7 @@ its exit code, a line each on stdout.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -97,8 +98,13 @@ class Zygote:
         """Runs a command to its end, or to SIGKILL after so many seconds."""
         child = self.start(command)
         if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)  # not reaped before `wait` reads: the id is still its own
+            with contextlib.suppress(ProcessLookupError):  # it ended before
+                handle = os.pidfd_open(child)
+                try:
+                    time.sleep(kill_after)
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                finally:
+                    os.close(handle)
         return self.wait()
 
     def close(self) -> None:
