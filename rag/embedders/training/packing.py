@@ -7,10 +7,12 @@ batch is a negative for all the other questions.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from rag.embedders.training.pairs import Labelled, Ragged
+from rag.embedders.training.pairs import Ids, Labelled, Ragged
 
 
 def bm25_neighbours(
@@ -43,6 +45,22 @@ def bm25_neighbours(
         order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
         out[start : start + 512] = np.take_along_axis(best, order, 1)
     return out
+
+
+@dataclass
+class Batch:
+    """Query i belongs to passage i; ``extra`` passages belong to none. Passages of one key are the same."""
+
+    queries: list[Ids]
+    passages: list[Ids]
+    keys: list[int]
+    extra: list[Ids]
+
+    def add(self, query: Ids, passage: Ids, key: int) -> None:
+        if len(query) and len(passage):
+            self.queries.append(query)
+            self.passages.append(passage)
+            self.keys.append(key)
 
 
 class Packer:

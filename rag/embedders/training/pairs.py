@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,12 @@ def chunks(title: str, text: str) -> Iterator[tuple[str, list[str]]]:
         yield f"{title} {heading}".strip(), sentences
 
 
+def _pairs(ids: Ids) -> npt.NDArray[np.uint32]:
+    """Each piece with the next as one number."""
+    codes: npt.NDArray[np.uint32] = ids[:-1].astype(np.uint32) * np.uint32(1 << 16) + ids[1:]
+    return codes
+
+
 def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
     """Ids without special tokens."""
     return [e.ids for e in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -100,8 +107,11 @@ class Corpus:
         kind = rng.random()
         if kind < 0.4 and len(self.heads[int(self.head[index])]) >= 2:
             return self.heads[int(self.head[index])], self.chunk(index)
-        if kind > 0.9 and index + 1 < len(self) and self.document[index] == self.document[index + 1]:
-            return self.chunk(index), self.chunk(index + 1)
+        if kind > 0.8:
+            if (cloze := self.recurring(index, rng)) is not None:
+                return cloze
+            if index + 1 < len(self) and self.document[index] == self.document[index + 1]:
+                return self.chunk(index), self.chunk(index + 1)
         if end - start < 2:
             ids = self.chunk(index)
             half = len(ids) // 2
@@ -116,6 +126,35 @@ class Corpus:
             return query, self.chunk(index)
         before, after = self.sentences.span(start, sentence), self.sentences.span(sentence + 1, end)
         return query, np.concatenate([before, after])
+
+    def recurring(self, index: int, rng: np.random.Generator, reach: int = 6) -> tuple[Ids, Ids] | None:
+        """A window around the rarest two pieces that recur in another chunk of the document, and that chunk.
+
+        Recurring spans as Spider (Ram et al. 2022) pairs them; None: nothing rare enough recurs.
+        """
+        near = np.arange(max(0, index - reach), min(len(self), index + reach + 1))
+        near = near[(self.document[near] == self.document[index]) & (near != index)]
+        ids = self.chunk(index)
+        if not len(near) or len(ids) < 2:
+            return None
+        other = self.chunk(int(rng.choice(near)))
+        pairs = _pairs(ids)
+        shared = np.flatnonzero(np.isin(pairs, _pairs(other)))
+        if not len(shared):
+            return None
+        counts = self.counts
+        often = np.maximum(counts[ids[shared]], counts[ids[shared + 1]])
+        if often.min() > 2e-4 * len(self.sentences.ids):
+            return None
+        at = int(shared[often.argmin()])
+        size = int(rng.integers(6, 17))
+        start = max(0, min(at - int(rng.integers(0, size - 1)), len(ids) - size))
+        return ids[start : start + size], other
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How often each piece occurs."""
+        return np.bincount(self.sentences.ids, minlength=1 << 16)
 
     def save(self, path: Path) -> None:
         np.savez(
@@ -215,7 +254,6 @@ class Labelled:
 QA = ("cmrc2018_train", "drcd_train_subset", "authored_train", "cmrc2017_user_valid")
 PAIRS = (
     ("retrieval/csl_title_abstract", "query", "positive"),
-    ("retrieval/text2vec_bge_finetune", "query", "positive"),
     ("summary/summ_chinaxiv_title", "summary", "text"),
     ("summary/summ_docs_title_ms", "summary", "text"),
     ("summary/summ_docs_other", "summary", "text"),
@@ -261,4 +299,39 @@ def _labelled(data: Path, tokenizer: PreTrainedTokenizerFast, real: bool) -> Lab
         Ragged.of(tokenize(tokenizer, list(passages))),
         np.array(passage),
         np.array(centre),
+    )
+
+
+HELD_OUT = 10
+"""Every tenth row of the similarity pairs is kept for measuring."""
+
+
+@dataclass
+class Similar:
+    """Sentences that mean the same, and for each ones that only resemble it (``negatives[i]``: rows of ``others``)."""
+
+    first: Ragged
+    second: Ragged
+    others: Ragged
+    negatives: list[npt.NDArray[np.int64]]
+
+
+def similar_rows(data: Path, held_out: bool) -> list[tuple[str, str, list[str]]]:
+    """(sentence, the same in other words, sentences that resemble it), the held-out tenth or the rest."""
+    rows = read_jsonl(data / "retrieval/text2vec_bge_finetune.jsonl.zst")
+    return [
+        (row["query"], row["positive"], row["negatives"])
+        for number, row in enumerate(rows)
+        if (number % HELD_OUT == 0) == held_out
+    ]
+
+
+def read_similar(data: Path, tokenizer: PreTrainedTokenizerFast) -> Similar:
+    rows = similar_rows(data, held_out=False)
+    ends = np.cumsum([len(others) for _, _, others in rows])
+    return Similar(
+        Ragged.of(tokenize(tokenizer, [sentence for sentence, _, _ in rows])),
+        Ragged.of(tokenize(tokenizer, [other for _, other, _ in rows])),
+        Ragged.of(tokenize(tokenizer, [text for _, _, others in rows for text in others])),
+        [np.arange(end - len(others), end) for (_, _, others), end in zip(rows, ends, strict=True)],
     )

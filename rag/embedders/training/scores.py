@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gglm.training.corpus import read_jsonl
+from rag.embedders.training.pairs import similar_rows
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,35 @@ def task(name: str, data: Path, files: tuple[str, ...], asked: tuple[str, ...] |
 
 
 def tasks(data: Path) -> list[Task]:
-    """The sets to choose by (trial, authored) and to report (CMRC dev, DRCD dev)."""
+    """The sets to choose by (trial, authored) and to report (CMRC dev, DRCD dev, invented documents)."""
     authored = ("authored_dev", "authored_train")
     return [
         task("cmrc_trial", data, ("cmrc2018_trial",)),
         task("authored_dev", data, authored, ("authored_dev",)),
         task("cmrc_dev", data, ("cmrc2018_dev",)),
         task("drcd_dev", data, ("drcd_dev",)),
+        task(
+            "authored_docs_dev", data, ("authored_docs_dev", "authored_dev", "authored_train"), ("authored_docs_dev",)
+        ),
+    ]
+
+
+def similarity(data: Path) -> list[tuple[str, list[str], list[str], npt.NDArray[np.bool_]]]:
+    """(name, sentences, other sentences, whether each two mean the same) of sets that are only measured.
+
+    The held-out similarity pairs set a sentence's match against ones chosen to resemble it; PAWS-X pairs
+    share nearly all their words.
+    """
+    held_out = [
+        (query, text, text == positive)
+        for query, positive, negatives in similar_rows(data, held_out=True)
+        for text in (positive, *negatives)
+    ]
+    paws = [(row["a"], row["b"], bool(row["label"])) for row in read_jsonl(data / "retrieval/pawsx_zh_dev.jsonl.zst")]
+    sets = {"held-out similarity pairs": held_out, "PAWS-X zh dev": paws}
+    return [
+        (name, [r[0] for r in rows], [r[1] for r in rows], np.array([r[2] for r in rows]))
+        for name, rows in sets.items()
     ]
 
 

@@ -10,15 +10,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from rag.embedders.training.packing import Packer
-from rag.embedders.training.pairs import Corpus, Ids, Labelled
+from rag.embedders.training.encoder import MATRYOSHKA
+from rag.embedders.training.loss import Memory, contrast
+from rag.embedders.training.packing import Batch
+from rag.embedders.training.pairs import Corpus, Ids, Labelled, Similar
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 FloatMatrix = npt.NDArray[np.float32]
+THINNED = (0.15, 0.25)
+"""Mean share of pieces left out of a query and of a passage."""
 
 
 def ppmi_vectors(corpus: Corpus, vocab_size: int, dim: int, window: int = 6, seed: int = 0) -> FloatMatrix:
@@ -60,70 +68,77 @@ def weigh(vectors: FloatMatrix, corpus: Corpus) -> FloatMatrix:
     return (unit * weight[:, None] * np.sqrt(vectors.shape[1])).astype(np.float32)
 
 
+def thin(ids: Ids, share: float, rng: np.random.Generator) -> Ids:
+    """The text without a random share of its pieces, up to twice ``share``; short texts stay whole.
+
+    Piece vectors alone learn the training questions by heart within minutes; thinned texts are never the same.
+    """
+    return ids[rng.random(len(ids)) >= 2 * share * rng.random()] if len(ids) > 5 else ids
+
+
 def batches(
-    corpus: Corpus, questions: Packer, titles: Labelled, size: int, rng: np.random.Generator
-) -> Iterator[list[tuple[Ids, Ids]]]:
-    """Endless batches of (query, passage): half from running text, the rest questions and a few titles."""
+    corpus: Corpus, questions: Labelled, titles: Labelled, similar: Similar, size: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Endless batches: two fifths questions, a few titles and sentences of one meaning, the rest running text."""
+    short, long = THINNED
     while True:
-        batch = []
-        for index in rng.choice(len(corpus), size // 2, replace=False):
-            query, passage = corpus.pair(int(index), rng)
-            if len(query) and len(passage):
-                batch.append((query, passage[:200]))
-        batch += [
-            (questions.rows.questions[q], questions.rows.crop(q, 200, rng)) for q in questions.batch(size * 2 // 5)
-        ]
-        for index in rng.choice(len(titles.questions), size // 10, replace=False):
-            batch.append((titles.questions[int(index)], titles.crop(int(index), 200, rng)))
+        batch = Batch([], [], [], [])
+        key = 0
+        for rows, count, limit in ((questions, size * 2 // 5, 400), (titles, size // 12, 300)):
+            for index in rng.choice(len(rows.questions), count, replace=False).tolist():
+                passage = thin(rows.crop(index, limit, rng), long, rng)
+                batch.add(thin(rows.questions[index], short, rng), passage, key + int(rows.passage[index]))
+            key += len(rows.passages)
+        for index in rng.choice(len(similar.first), size // 24, replace=False).tolist():
+            batch.add(similar.first[index], similar.second[index], key + index)
+            if len(others := similar.negatives[index]):
+                batch.extra.append(similar.others[int(rng.choice(others))])
+        key += len(similar.first)
+        for index in rng.choice(len(corpus), size - len(batch.queries), replace=False).tolist():
+            query, passage = corpus.pair(index, rng)
+            batch.add(thin(query[:64], short, rng), thin(passage[:300], long, rng), key + index)
+        batch.extra = [ids for ids in batch.extra if len(ids)]
         yield batch
 
 
 def train_static(
     vectors: FloatMatrix,
-    feed: Iterator[list[tuple[Ids, Ids]]],
-    minutes: float,
-    lr: float = 0.05,
-    scale: float = 20.0,
+    feed: Iterator[Batch],
+    steps: int,
+    lr: float = 0.02,
+    temperature: float = 0.05,
     report: Callable[[FloatMatrix], str] | None = None,
 ) -> FloatMatrix:
-    """Contrastive training of averages with in-batch negatives (MultipleNegativesRankingLoss)."""
+    """Contrastive training of averages; the rate falls to nothing over ``steps`` batches."""
     import torch
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer, models
 
-    module = StaticEmbedding(Tokenizer(models.BPE()), embedding_weights=vectors)
-    model = SentenceTransformer(modules=[module], device="cpu")
-    loss_of = MultipleNegativesRankingLoss(model, scale=scale)
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr, betas=(0.9, 0.98))
-    began, step, shown = time.monotonic(), 0, 0.0
-    mean = 0.0
-    while (spent := (time.monotonic() - began) / 60) < minutes:
+    table = torch.nn.EmbeddingBag.from_pretrained(torch.from_numpy(vectors.copy()), freeze=False, mode="mean")
+    optimizer = torch.optim.Adam(table.parameters(), lr=lr, betas=(0.9, 0.98), fused=True)
+    memory = Memory(0, vectors.shape[1])
+    shown, mean = time.monotonic(), 0.0
+
+    def averages(texts: list[Ids]) -> torch.Tensor:
+        starts = np.cumsum([0, *map(len, texts[:-1])])
+        return table(torch.from_numpy(np.concatenate(texts).astype(np.int64)), torch.from_numpy(starts))
+
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 30) * max(0.02, 1 - spent / minutes)
+            group["lr"] = lr * min(1, (step + 1) / 20) * max(0.01, 1 - step / steps)
         batch = next(feed)
-        features = [bag([pair[side] for pair in batch]) for side in (0, 1)]
-        loss = loss_of(features, torch.empty(0))
+        keys = torch.tensor(batch.keys + [-1 - i for i in range(len(batch.extra))])
+        dims = (vectors.shape[1], *MATRYOSHKA[1:])
+        loss = contrast(
+            averages(batch.queries), averages(batch.passages + batch.extra), keys, memory, temperature, dims
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         mean = loss.item() if not step else 0.97 * mean + 0.03 * loss.item()
-        step += 1
-        if time.monotonic() - shown > 45:
+        if time.monotonic() - shown > 300:
             shown = time.monotonic()
-            weights = module.embedding.weight.detach().numpy()
-            log.info("static %.1f min step %d loss %.3f %s", spent, step, mean, report(weights) if report else "")
-    return module.embedding.weight.detach().numpy().copy()
-
-
-def bag(texts: list[Ids]) -> dict[str, object]:
-    """Features of `StaticEmbedding`: all ids in a row, and where each text starts."""
-    import torch
-
-    offsets = np.concatenate([[0], np.cumsum([len(t) for t in texts])[:-1]])
-    ids = np.concatenate(texts).astype(np.int64)
-    return {"input_ids": torch.from_numpy(ids), "offsets": torch.from_numpy(offsets)}
+            weights = table.weight.detach().numpy()
+            log.info("static step %d of %d loss %.3f %s", step + 1, steps, mean, report(weights) if report else "")
+    return table.weight.detach().numpy().copy()
 
 
 def average(vectors: FloatMatrix, texts: list[Ids]) -> FloatMatrix:

@@ -12,18 +12,27 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from rag.embedders.training import encoder, static
-from rag.embedders.training.packing import Packer, bm25_neighbours
-from rag.embedders.training.pairs import QA, Corpus, Ids, Labelled, Ragged, read_corpus, read_labelled, tokenize
+from rag.embedders.training.pairs import (
+    QA,
+    Corpus,
+    Ids,
+    Labelled,
+    Ragged,
+    read_corpus,
+    read_labelled,
+    read_similar,
+    tokenize,
+)
 from rag.embedders.training.scores import Task, ranks, summary, task, tasks
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedTokenizerFast
+    from transformers import BertModel, PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
 
@@ -114,40 +123,58 @@ def make_static(args: argparse.Namespace) -> None:
     def report(vectors: static.FloatMatrix) -> str:
         return line(exam(lambda texts: static.average(vectors, texts)))
 
-    start = args.work / "ppmi.npy"
-    if not start.exists():
+    if args.start != "static":
+        vectors = encoder.piece_vectors(bert_of(load(Path(args.start))))
+    elif not (start := args.work / "ppmi.npy").exists():
         began = time.monotonic()
-        vectors = static.ppmi_vectors(corpus, len(tokenizer), encoder.static_dim(args.width))
-        np.save(start, static.weigh(vectors, corpus))
+        vectors = static.weigh(static.ppmi_vectors(corpus, len(tokenizer), encoder.static_dim(args.width)), corpus)
+        np.save(start, vectors)
         log.info("co-occurrence vectors: %.0f s", time.monotonic() - began)
-    vectors = np.load(start)
-    rng = np.random.default_rng(args.seed)
-    near = bm25_neighbours(questions.questions, questions.passages, len(tokenizer))
-    feed = static.batches(corpus, Packer(questions, near, rng), titles, args.batch, rng)
-    vectors = static.train_static(vectors, feed, args.minutes, args.lr, args.temperature**-1, report)
+    else:
+        vectors = np.load(start)
+    log.info("static, begin: %s", report(vectors))
+    feed = static.batches(
+        corpus, questions, titles, read_similar(args.data, tokenizer), args.batch, np.random.default_rng(args.seed)
+    )
+    vectors = static.train_static(vectors, feed, args.steps or 1400, args.lr, args.temperature, report)
     log.info("static, done: %s", report(vectors))
-    np.save(args.work / "static.npy", vectors)
+    np.save(args.work / args.vectors, vectors)
 
 
 def make_encoder(args: argparse.Namespace) -> None:
     from rag.embedders.training.contrast import train_encoder
 
     tokenizer = load_tokenizer(args.work)
-    if args.start and args.start != "static":
+    if args.start != "static":
         model = load(Path(args.start))
+        if args.graft:
+            encoder.graft(bert_of(model), np.load(args.work / args.vectors), args.graft)
     else:
-        bert = encoder.build(np.load(args.work / "static.npy"), args.width, args.layers, args.inner, args.seed)
+        bert = encoder.build(np.load(args.work / args.vectors), args.width, args.layers, args.inner, args.seed)
         model = encoder.assemble(bert, tokenizer, args.work / "start")
     exam = Exam(selection(args.data), tokenizer)
     corpus = Corpus.load(args.work / "corpus.npz")
     questions, titles = (load_labelled(args.work / f"{n}.npz") for n in ("questions", "titles"))
-    train_encoder(model, corpus, questions, titles, args, lambda: exam(lambda texts: encoder.encode(model, texts, 256)))
+    train_encoder(
+        model,
+        corpus,
+        questions,
+        titles,
+        read_similar(args.data, tokenizer),
+        args,
+        lambda: exam(lambda texts: encoder.encode(model, texts)),
+    )
 
 
 def load(folder: Path) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(folder), device="cpu")
+
+
+def bert_of(model: SentenceTransformer) -> BertModel:
+    bert: BertModel = cast(Any, model[0]).auto_model
+    return bert
 
 
 def show_scores(args: argparse.Namespace) -> None:
@@ -184,11 +211,17 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--inner", type=int, default=768)
     out.add_argument("--scale", type=float, default=0.5, help="corpus: share of each source's cap")
     out.add_argument("--minutes", type=float, default=8)
+    out.add_argument("--steps", type=int, default=0, help="batches to train on (encoder: 0 = by minutes)")
     out.add_argument("--batch", type=int, default=1024)
     out.add_argument("--lr", type=float, default=0.02)
     out.add_argument("--temperature", type=float, default=0.05)
     out.add_argument("--crop", type=int, default=128, help="encoder: pieces of a passage per step")
-    out.add_argument("--start", default="static", help="encoder, scores, export: model folder to begin from")
+    out.add_argument("--muon-lr", type=float, default=0.003, help="encoder: rate of the layers' matrices")
+    out.add_argument("--memory", type=int, default=1024, help="encoder: passages of earlier batches as negatives")
+    out.add_argument("--ema", type=float, default=0.98, help="encoder: decay of the averaged weights")
+    out.add_argument("--start", default="static", help="all but the first two stages: model folder to begin from")
+    out.add_argument("--vectors", default="static.npy", help="static writes these piece vectors, encoder begins there")
+    out.add_argument("--graft", type=float, default=0, help="encoder: this share of --start's layers over --vectors")
     out.add_argument("--run", default="run", help="encoder: name of the folder for checkpoints")
     out.add_argument("--out", type=Path, default=Path(__file__).parents[1] / encoder.NAME)
     out.add_argument("--every", type=float, default=5, help="encoder: minutes between checkpoints")
