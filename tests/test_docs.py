@@ -159,11 +159,13 @@ def test_the_guide_tells_the_settings_as_they_are() -> None:
 
 
 def test_the_guide_tells_the_formats_and_reasons_as_they_are() -> None:
+    from ingest.archives import SUFFIXES
     from ingest.formats import PARSERS
     from rag.types import Reason
 
     formats = (GUIDE / "05-formats.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"\.[a-z]+", formats.split("## ")[1])) == {*PARSERS, ".zip"}
+    told = re.findall(r"(?<![a-z])\.[a-z0-9]+(?:\.[a-z0-9]+)?", formats.split("## ")[1])
+    assert set(told) == {*PARSERS, *SUFFIXES}
     assert all(f"{reason}（" in (GUIDE / "07-refusal.md").read_text(encoding="utf-8") for reason in get_args(Reason))
 
 

@@ -21,7 +21,7 @@ QUESTIONS = {
     "怎么创建 API 密钥？": "chatgglm keys create",
     "怎么重建索引？": "chatgglm kb rebuild",
     "许可证是什么？": "Apache-2.0",
-    "扫描的 PDF 能导入吗？": "不能",
+    "扫描的 PDF 怎么导入？": "chatgglm[ocr]",
     "端口被占用怎么办？": "--port",
     "退出码 1 表示什么？": "失败",
     "怎么备份？": "数据目录",

@@ -405,6 +405,17 @@ def test_pdf_pages_without_text_are_reported(make_pdf: Callable[..., bytes]) -> 
     assert parsed.page_at(parsed.text.index("第三页")) == 3
 
 
+def test_pdf_whose_font_is_nowhere_says_so(make_pdf: Callable[..., bytes]) -> None:
+    """Where the machine has Chinese fonts all is read; where it has none, pdfium loses characters that stand alone."""
+    try:
+        found = parse(make_pdf([["。"]]), "a.pdf").text
+    except NoText as error:
+        found = str(error)
+    assert found == "。" or "fonts-noto-cjk" in found
+    told = parse(make_pdf([["正文一句。"]]), "b.pdf").fidelity.get("pages_without_font")
+    assert told == (None if found == "。" else [1])
+
+
 def test_encrypted_pdf(make_pdf: Callable[..., bytes]) -> None:
     with pytest.raises(EncryptedFile, match="password"):
         parse(make_pdf([["机密。"]], encrypt="secret"), "a.pdf")

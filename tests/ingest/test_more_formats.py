@@ -193,6 +193,43 @@ def test_mail_with_attachments() -> None:
     assert [note.split(":")[0] for note in parsed.fidelity["attachments_without_text"]] == ["图.png"]
 
 
+def test_mail_with_bare_gbk_in_its_headers() -> None:
+    source = (
+        "Subject: 关于停水的通知\r\nFrom: 物业 <wuye@example.org>\r\nMIME-Version: 1.0\r\n"
+        "Content-Type: multipart/mixed; boundary=X\r\n\r\n--X\r\nContent-Type: text/plain; charset=gb2312\r\n\r\n"
+        "明日停水。\r\n--X\r\nContent-Type: text/plain\r\n"
+        'Content-Disposition: attachment;\r\n filename="附表.txt"\r\n\r\n一号楼先停。\r\n--X--\r\n'
+    )
+    parsed = parse(source.encode("gbk"), "a.eml")
+    assert lines(parsed) == [
+        "关于停水的通知",
+        "发件人：物业 <wuye@example.org>",
+        "明日停水。",
+        "附件：附表.txt",
+        "一号楼先停。",
+    ]
+
+
+def test_mail_within_mail() -> None:
+    inner = EmailMessage()
+    inner["Subject"] = "原来的信"
+    inner.set_content("里面的话。")
+    inner.add_attachment("深处的话。".encode(), maintype="text", subtype="plain", filename="深.TXT")
+    outer = EmailMessage()
+    outer["Subject"] = "转发"
+    outer.set_content("<p>外面的话。</p>", subtype="html")
+    outer.add_attachment(inner)
+    assert lines(parse(outer.as_bytes(), "a.eml")) == [
+        "转发",
+        "外面的话。",
+        "附件：原来的信.eml",
+        "原来的信",
+        "里面的话。",
+        "附件：深.TXT",
+        "深处的话。",
+    ]
+
+
 # -- bad input -------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,60 @@
+"""No format loses characters: the same text in every format, against what it says."""
+
+from __future__ import annotations
+
+import functools
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import pytest
+
+from ingest.formats import ocr, parse
+
+FLOORS = {
+    "text_gbk.txt": 1.0,
+    "page_utf8.html": 1.0,
+    "page_gbk.html": 1.0,
+    "page_gbk_nometa.html": 1.0,
+    "doc.docx": 1.0,
+    "slides.pptx": 1.0,
+    "book.epub": 1.0,
+    "chromium.pdf": 1.0,
+    "rl_cid.pdf": 1.0,
+    "rl_wqy.pdf": 1.0,
+    "scan.pdf": 0.99,
+    "ocr.png": 0.99,
+    "ocr_rot.png": 0.99,
+}
+"""Share of the true characters found in order, white space removed; as measured, OCR rounded down."""
+BY_OCR = ("scan.pdf", "ocr.png", "ocr_rot.png")
+
+
+def squeezed(text: str) -> str:
+    return "".join(text.split())
+
+
+@functools.cache
+def text_of(file: Path) -> str:
+    return squeezed(parse(file).text)
+
+
+def matched(a: str, b: str) -> int:
+    return sum(block.size for block in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks())
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", FLOORS)
+def test_recall(samples: Path, name: str) -> None:
+    if name in BY_OCR and not ocr.available():
+        pytest.skip("needs the extra ocr")
+    truth = squeezed((samples / "truth.txt").read_text(encoding="utf-8"))
+    assert matched(truth, text_of(samples / name)) / len(truth) >= FLOORS[name]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", [name for name in FLOORS if name.endswith(("html", "pdf")) and name not in BY_OCR])
+def test_little_is_added(samples: Path, name: str) -> None:
+    """What the truth lacks is the file's own title, its table and a formula; menus and footers are not."""
+    truth = squeezed((samples / "truth.txt").read_text(encoding="utf-8"))
+    text = text_of(samples / name)
+    assert len(text) - matched(truth, text) <= 60
