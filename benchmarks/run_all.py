@@ -102,9 +102,7 @@ def install(bench: Bench) -> Figures:
     pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
     index = os.environ.get("TORCH_INDEX")
     extra = ["--extra-index-url", index] if index else []
-    done = subprocess.run(
-        [*pip, "-c", "constraints.txt", *extra, "-e", "."], cwd=ROOT, capture_output=True, text=True
-    )
+    done = subprocess.run([*pip, "-c", "constraints.txt", *extra, "-e", "."], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise NotMeasured(f"pip failed: {done.stderr.strip().splitlines()[-1:]}")
     seconds = time.perf_counter() - start
@@ -168,6 +166,14 @@ def formats(bench: Bench) -> Figures:
     return bench.json("benchmarks/formats.py", str(samples), "--install-peers")
 
 
+def durability(bench: Bench) -> Figures:
+    return bench.json("benchmarks/faults.py", "--kills", "120", codes=(0, 1))
+
+
+def scale_out(bench: Bench) -> Figures:
+    return bench.json("benchmarks/scale_out.py", "--cores", "0", "1")
+
+
 def decode(bench: Bench) -> Figures:
     return bench.json("bench")
 
@@ -201,6 +207,8 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "start": start,
     "ingestion": ingestion,
     "formats": formats,
+    "durability": durability,
+    "scale_out": scale_out,
     "decode": decode,
     "reading": reading,
     "retrieval": retrieval,
@@ -314,6 +322,27 @@ def _formats_rows(f: Figures) -> Rows:
     )
 
 
+def _durability_rows(f: Figures) -> Rows:
+    for name, label in {"sqlite": "SQLite", "postgres": "PostgreSQL"}.items():
+        yield (
+            f"{label}: commands killed by SIGKILL, of them before, in the middle of, and after their commits",
+            lambda found=f[name]: (
+                f"{found['kills']}: "
+                + ", ".join(str(sum(act[when] for act in found["acts"].values())) for when in ("none", "partly", "all"))
+            ),
+        )
+        yield (
+            f"{label}: kills that lost or halved a document, let a deleted one be found, or broke the index",
+            lambda found=f[name]: str(len(found["violations"])),
+        )
+
+
+def _scale_out_rows(f: Figures) -> Rows:
+    yield "one worker on one core", lambda: f"{f['chunks_per_s_1']:.0f} chunks/s"
+    yield "two workers, a core each, on the same job", lambda: f"{f['chunks_per_s_2']:.0f} chunks/s"
+    yield "speed-up", lambda: f"{f['speed_up']:.2f} ×"
+
+
 def _decode_rows(f: Figures) -> Rows:
     yield "model", lambda: f"{f['model']}, {f['parameters'] / 1e6:.1f} M parameters, {f['threads']} thread"
     yield "read one full window / four", lambda: f"{f['read_ms']['1']:.0f} / {f['read_ms']['4']:.0f} ms"
@@ -379,6 +408,18 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
         "(recall), share of what was read that belongs to it (precision; the files hold a little more than the text). "
         "markitdown and pypdf were installed for the run; neither does OCR.",
         _formats_rows,
+    ),
+    "durability": (
+        "Commands killed at random points",
+        "`python benchmarks/faults.py`: ingest, replace with --sync, delete, merge and rebuild, half of the kills at a "
+        "random step (file operation, statement, commit), half at a random moment; each is followed by checks of every "
+        "document and by the same command once more.",
+        _durability_rows,
+    ),
+    "scale_out": (
+        "Two workers on one job",
+        "`python benchmarks/scale_out.py`: `chatgglm jobs work` on PostgreSQL, each worker bound to one core.",
+        _scale_out_rows,
     ),
     "decode": ("Generator", "`chatgglm bench`, one thread.", _decode_rows),
     "reading": (

@@ -1,6 +1,6 @@
 """How much faster a job is done by two workers than by one, on PostgreSQL: `chatgglm jobs work` twice on the same job.
 
-    python benchmarks/scale_out.py [--megabytes 2] [--cores 0 1] [--rounds 2] [--out report.json]
+    python benchmarks/scale_out.py [--megabytes 2] [--cores 0 1] [--rounds 2]
 
 Each worker and its parsing process are bound to one core, as though it were a machine of its own; the PostgreSQL server
 may use all. Models are loaded beforehand. Documents are those of ingest_rate.py, made anew for each run's database.
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=2.0)
     parser.add_argument("--cores", type=int, nargs=2, default=[0, 1])
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", action="store_true", help="nothing but the report, as always, on stdout")
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="chatgglm-scale-"))
     folder = scratch / "documents"
@@ -91,13 +91,11 @@ def main() -> None:
     report: dict[str, Any] = {
         "documents": files,
         "chunks": chunks,
-        "chunks per second, 1 worker": round(chunks / best[1], 1),
-        "chunks per second, 2 workers": round(chunks / best[2], 1),
-        "speed-up": round(best[1] / best[2], 2),
+        "chunks_per_s_1": round(chunks / best[1], 1),
+        "chunks_per_s_2": round(chunks / best[2], 1),
+        "speed_up": round(best[1] / best[2], 2),
     }
     print(json.dumps(report, indent=1))
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
