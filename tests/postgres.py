@@ -7,11 +7,13 @@ PostgreSQL refuses to run as root, so root starts it as the user ``postgres``.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -94,7 +96,7 @@ class PostgresServer:
         with open(self.folder / "log", "wb") as log:
             process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self.data, *(word for o in options for word in ("-c", o))],
-                stdout=log, stderr=log, user=self._user, cwd="/", env=self._environment(),
+                stdout=log, stderr=log, user=self._user, cwd="/", env=self._environment(), preexec_fn=_die_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
@@ -108,6 +110,12 @@ class PostgresServer:
     @staticmethod
     def _environment() -> dict[str, str]:
         return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def _die_with_parent() -> None:
+    """In the child: SIGQUIT, PostgreSQL's immediate shutdown, when the process that started it is killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
 
 
 def _programs() -> Path:
