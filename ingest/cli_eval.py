@@ -59,7 +59,8 @@ def eval_retrieval(
 
     if kb is None and data.is_file() and brings_documents(data):
         report = _contexts(data, dense)
-        shown = [(name, report[name]) for name in ("lexical", "dense", "hybrid") if name in report]
+        legs: tuple[str, ...] = ("lexical", "dense", "hybrid")
+        shown = [(name, report[name]) for name in legs if name in report]
         title = f"{report['questions']} questions, {report['contexts']} contexts"
     else:
         with _asked(data, kb) as (service, questions, name), _steps("searching") as step:

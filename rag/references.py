@@ -105,8 +105,8 @@ def _enumerations(history: Sequence[Turn]) -> list[list[str]]:
         if len(items) > 1:
             found.append(items)
     for question in reversed(questions_asked(history)):
-        if match := _PAIR.search(_LEAD.sub("", without_courtesy(question).strip("。？?！! "))):
-            first, second = match["first"].strip(), match["second"].strip()
+        if pair := _PAIR.search(_LEAD.sub("", without_courtesy(question).strip("。？?！! "))):
+            first, second = pair["first"].strip(), pair["second"].strip()
             if key(first) and key(second):
                 found.append([first, second])
                 break

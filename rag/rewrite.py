@@ -88,14 +88,16 @@ def by_rules(question: str, history: Sequence[Turn]) -> str:
     if not asked or remark(question) or contained(text):
         return question
     if found := ordinal(text, history):
-        match, thing = found
-        return text[: match.start()] + thing + text[match.end() :]
+        place, thing = found
+        return text[: place.start()] + thing + text[place.end() :]
     topic = _topic(asked)
-    if match := _ELLIPSIS.match(text):
-        return _completed(match[1], asked, topic)
-    if match := _PRONOUN.search(text):
+    if ellipsis := _ELLIPSIS.match(text):
+        return _completed(ellipsis[1], asked, topic)
+    if pronoun := _PRONOUN.search(text):
         thing = named_by_answer(history) or topic
-        return text[: match.start()] + thing + text[match.end() :] if thing and key(thing) not in key(text) else text
+        if not thing or key(thing) in key(text):
+            return text
+        return text[: pronoun.start()] + thing + text[pronoun.end() :]
     if not topic or key(topic) in key(text):
         return text
     return f"{topic}，{text}"
@@ -159,10 +161,25 @@ def _asking(text: str) -> set[str]:
 def sound(rewritten: str, question: str, history: Sequence[Turn]) -> bool:
     """Whether a model's rewrite may replace the question. One doubt is enough to say no; rules then apply.
 
-    It must keep what the question says: its numbers and Latin words, its negations, its kind of
-    question, four fifths of its characters (pronouns and links aside). What it adds must stand in
-    the talk: every number and Latin word, and of the rest all but an eighth. It must not run on,
-    repeat itself, repeat an earlier question, or still lean on the talk.
+    It must keep what the question says: its negations, its kind of question, four fifths of its
+    characters (pronouns and links aside). Of what it adds, all but an eighth must stand in the talk.
+    And it must be `plausible`.
+    """
+    text = rewritten.strip()
+    said = "".join(t.content for t in history) + question
+    for sign in _NEGATIONS:
+        if question.count(sign) > text.count(sign) or (text.count(sign) > question.count(sign) and sign not in said):
+            return False
+    wanted = _asking(question)
+    return plausible(text, question, history, 0.8, 0.125) and (not wanted or bool(wanted & _asking(text)))
+
+
+def plausible(rewritten: str, question: str, history: Sequence[Turn], keeps: float = 0.5, adds: float = 0.2) -> bool:
+    """Whether a model's rewrite is good enough to search with, beside other queries.
+
+    It keeps the question's numbers, Latin words and the share ``keeps`` of its characters; what it adds
+    stands in the talk, every number and Latin word, and of the rest all but the share ``adds``. It
+    does not run on, repeat itself, repeat an earlier question, or still lean on the talk.
     """
     text = rewritten.strip()
     if not text or "\n" in text or "\ufffd" in text or len(text) > len(question) + MAX_ADDED:
@@ -177,19 +194,13 @@ def sound(rewritten: str, question: str, history: Sequence[Turn]) -> bool:
         return False
     if not bound <= {word.lower() for word in _BOUND_WORDS.findall(said)}:
         return False
-    for sign in _NEGATIONS:
-        if question.count(sign) > text.count(sign) or (text.count(sign) > question.count(sign) and sign not in said):
-            return False
-    wanted = _asking(question)
-    if wanted and not wanted & _asking(text):
-        return False
     core = key(_PRONOUN.sub("", ORDINAL.sub("", _LEAD_IN.sub("", question))).replace("呢", "").removeprefix("那"))
     kept = set(core) - _GLUE or set(core)
     new = set(key(text))
-    if kept and len(kept & new) < 0.8 * len(kept):
+    if kept and len(kept & new) < keeps * len(kept):
         return False
     added = new - set(key(question))
-    return len(added - set(key(said)) - _GLUE) <= 0.125 * len(new)
+    return len(added - set(key(said)) - _GLUE) <= adds * len(new)
 
 
 def standalone(question: str, history: Sequence[Turn], rewriter: object = None) -> Standalone:
@@ -207,12 +218,14 @@ def standalone(question: str, history: Sequence[Turn], rewriter: object = None) 
     rewritten = by_rules(plain, history)
     if complete(plain):
         return Standalone(plain, ((plain, 1.0), (rewritten, 0.3)) if rewritten != plain else ((plain, 1.0),))
+    queries = {rewritten: 1.0}
     talk = TALK_WEIGHT
     if isinstance(rewriter, Rewriter):
         made = rewriter.rewrite(plain, history).strip()
         if made != plain and sound(made, plain, history):
-            rewritten, talk = made, TALK_WEIGHT_MODEL
-    queries = {rewritten: 1.0}
+            rewritten, queries, talk = made, {made: 1.0}, TALK_WEIGHT_MODEL
+        elif made != plain and plausible(made, plain, history):
+            queries.setdefault(made, TALK_WEIGHT)
     queries.setdefault(" ".join([*(q.strip() for q in asked[-TALK_QUESTIONS:]), plain]), talk)
     again = plain if rewritten != plain and not followup(plain) else ""
     return Standalone(rewritten, tuple(queries.items()), again)
