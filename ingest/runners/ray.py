@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -49,13 +50,10 @@ class RayRunner:
             some = first
             while some:
                 actors = min(workers, len(some))
-                # As JSON: Arrow takes no file name that is no UTF-8.
                 rows = ray.data.from_items(
-                    [{"task": json.dumps(dataclasses.asdict(task))} for task in some],
-                    override_num_blocks=min(len(some), 8 * actors),
+                    [_row(task, self.limits) for task in some], override_num_blocks=min(len(some), 8 * actors)
                 ).map(
                     _Parse,
-                    fn_constructor_args=(self.limits,),
                     compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
                     num_cpus=1,
                 )
@@ -64,13 +62,20 @@ class RayRunner:
                 some = list(islice(todo, SLICE))
 
 
+def _row(task: Task, limits: Limits) -> dict[str, str]:
+    """JSON, because Arrow takes no file name that is no UTF-8; with the limits, so that an actor can be restarted."""
+    return {"task": json.dumps(dataclasses.asdict(task)), "limits": json.dumps(dataclasses.asdict(limits))}
+
+
 class _Parse:
     """What each actor runs: a task's row to its outcome's row."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.process = ParsingProcess(limits)
+    def __init__(self) -> None:
+        self.process: ParsingProcess | None = None
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        if self.process is None:
+            self.process = ParsingProcess(Limits(**json.loads(row["limits"])))
         outcome = self.process.run(Task(**json.loads(row["task"])))
         plain = dataclasses.asdict(outcome) | {"chunks": [dataclasses.astuple(chunk) for chunk in outcome.chunks]}
         return {"outcome": json.dumps(plain)}
@@ -103,6 +108,7 @@ def _cluster(workers: int) -> Iterator[Any]:
     except Exception as error:  # Ray has no class for «did not start» and «cannot be reached»
         raise InvalidInput(f"Ray cannot be used: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     try:
+        logging.getLogger("ray").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
