@@ -147,7 +147,8 @@ class Retriever:
         question = usable_question(question, self.settings)
         if k < 1:
             raise InvalidInput("k must be at least 1.")
-        found = self.find([(question, 1.0)], kb, max(k, self.settings.candidates), filters)
+        needed = max(k, self.settings.rerank) if rerank else k
+        found = self.find([(question, 1.0)], kb, max(k, self.settings.candidates), filters, needed)
         passages = found.passages
         if rerank:
             passages = self.rerank(question, passages)
@@ -159,20 +160,25 @@ class Retriever:
         kb: str = "default",
         k: int = 30,
         filters: Filters | None = None,
+        needed: int | None = None,
     ) -> Found:
-        """Fused results of weighted queries, without reranking. Only live chunks come out."""
+        """Fused results of weighted queries, without reranking. Only live chunks come out.
+
+        Each index brings in ``k``; the best ``needed`` of them, or ``k``, are returned.
+        """
+        needed = k if needed is None else min(needed, k)
         with self.database.session() as session:
             base = get_kb(session, kb)
             if base.generation == 0:
                 return Found((), 0, empty=True)
-            index = self.index_manager.open(kb)
+            index = self.index_manager.opened(base.id, base.generation) or self.index_manager.open(kb)
             allowed = allowed_chunks(session, base, filters) if filters else None
             depth = k
             while True:
                 fused, lexical, dense, exhausted = self._ranked(index, queries, depth, allowed)
                 order = sorted(fused, key=lambda i: (-fused[i], i))
-                passages = self._load(session, base, order)
-                if len(passages) >= k or exhausted or depth >= 16 * k:
+                passages = self._load(session, base, order, needed)
+                if len(passages) >= needed or exhausted or depth >= 16 * k:
                     break
                 depth *= 4
         scored = [
@@ -181,7 +187,7 @@ class Retriever:
                 score=fused[p.chunk_id],
                 scores=Scores(lexical.get(p.chunk_id), dense.get(p.chunk_id), fused[p.chunk_id]),
             )
-            for p in passages[:k]
+            for p in passages
         ]
         return Found(tuple(scored), index.generation, empty=not scored and not len(index.lexical.ids()))
 
@@ -250,35 +256,49 @@ class Retriever:
         return fuse(searches), _best([s[1] for s in searches]), _best([s[2] for s in searches]), exhausted
 
     @staticmethod
-    def _load(session: Session, base: KnowledgeBase, order: Sequence[int]) -> list[Passage]:
-        """Passages of the live chunks among ``order``, in that order."""
+    def _load(session: Session, base: KnowledgeBase, order: Sequence[int], needed: int) -> list[Passage]:
+        """The first ``needed`` passages of the live chunks among ``order``, in that order."""
         found: dict[int, Passage] = {}
-        for start in range(0, len(order), 500):
+        step = min(needed, 500)
+        for start in range(0, len(order), step):
+            if len(found) >= needed:
+                break
             rows = session.execute(
-                select(Chunk, Document.id, Document.title, Document.path, _substring(Chunk, DocumentVersion))
+                select(
+                    Chunk.id,
+                    Document.id,
+                    Chunk.version_id,
+                    Document.title,
+                    Document.path,
+                    Chunk.page,
+                    Chunk.heading,
+                    Chunk.char_start,
+                    Chunk.char_end,
+                    _substring(Chunk, DocumentVersion),
+                )
                 .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
                 .join(Document, Document.id == DocumentVersion.document_id)
                 .where(
-                    Chunk.id.in_(order[start : start + 500]),
+                    Chunk.id.in_(order[start : start + step]),
                     Document.kb_id == base.id,
                     Document.deleted_at.is_(None),
                     DocumentVersion.deleted_at.is_(None),
                 )
             )
-            for chunk, document_id, title, path, text in rows:
-                found[chunk.id] = Passage(
-                    chunk_id=chunk.id,
+            for chunk_id, document_id, version_id, title, path, page, heading, char_start, char_end, text in rows:
+                found[chunk_id] = Passage(
+                    chunk_id=chunk_id,
                     document_id=document_id,
-                    version_id=chunk.version_id,
+                    version_id=version_id,
                     title=title,
                     path=path,
-                    page=chunk.page,
-                    heading=chunk.heading,
-                    char_start=chunk.char_start,
-                    char_end=chunk.char_end,
+                    page=page,
+                    heading=heading,
+                    char_start=char_start,
+                    char_end=char_end,
                     text=text,
                 )
-        return [found[i] for i in order if i in found]
+        return [found[i] for i in order if i in found][:needed]
 
 
 def usable_question(question: str, settings: Settings) -> str:

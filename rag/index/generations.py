@@ -119,6 +119,13 @@ class IndexManager:
             return index
         raise IndexUnavailable(f"The index of «{kb_slug}» changes too fast to be opened; try again.")
 
+    def opened(self, kb_id: int, number: int) -> KbIndex | None:
+        """That generation, if it is the one that is open already and fits the embedder."""
+        index = self._opened.get(kb_id)
+        if index is None or index.generation != number or index.embedder != self.embedder_id:
+            return None
+        return index
+
     def _moved(self, kb_id: int, number: int) -> bool:
         with self.database.session() as session:
             return session.scalar(select(KnowledgeBase.generation).where(KnowledgeBase.id == kb_id)) != number
