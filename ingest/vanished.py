@@ -64,7 +64,9 @@ def vanished(session: Session, kb_id: int, there: Present) -> list[Document]:
 def delete_vanished(session: Session, job: Job, there: Present) -> tuple[list[dict[str, str]], list[int]]:
     """Tombstones them; what was deleted, as path and id, and the ids of its chunks."""
     from rag.store.documents import delete_document
+    from rag.store.kbs import lock_kb
 
+    lock_kb(session, job.kb_id)  # what another sync is deleting is not ours to delete
     named = {item.path for item in job.items}  # what was there when the job began waits for the next sync
     removed: list[int] = []
     deleted: list[dict[str, str]] = []

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from rag.errors import InvalidInput, NotFound
 from rag.store.base import insert_if_absent, now, storable
 from rag.store.duplicates import flag_duplicates, forget_duplicates
-from rag.store.kbs import get_kb
+from rag.store.kbs import get_kb, lock_kb
 from rag.store.labels import write_labels
 from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
 
@@ -211,7 +211,8 @@ def delete_document(session: Session, document_id: str, kb: KnowledgeBase | None
     Raises:
         NotFound: there is none (any more).
     """
-    document = get_document(session, document_id, kb)
+    lock_kb(session, get_document(session, document_id, kb).kb_id)
+    document = get_document(session, document_id, kb)  # unless another process was faster
     removed = _bury(session, document)
     document.deleted_at = now()
     session.flush()

@@ -64,6 +64,14 @@ def get_or_create_kb(
     return get_kb(session, slug)
 
 
+def lock_kb(session: Session, kb_id: int) -> None:
+    """Has writers of a knowledge base wait for one another until the transaction ends, so that none deadlocks.
+
+    SQLite lets one writer in anyway (``session(write=True)``).
+    """
+    session.execute(select(KnowledgeBase.id).where(KnowledgeBase.id == kb_id).with_for_update())
+
+
 def list_kbs(session: Session) -> list[KnowledgeBase]:
     """All knowledge bases by slug."""
     return list(
