@@ -201,6 +201,27 @@ def end_to_end(bench: Bench) -> Figures:
     return report
 
 
+def lexical_engines(bench: Bench) -> Figures:
+    return _report(bench, "benchmarks/lexical.py", "--json")
+
+
+def vector_kinds(bench: Bench) -> Figures:
+    return _report(bench, "benchmarks/vectors.py", "10000", "30000", "100000", "--json")
+
+
+def scale(bench: Bench) -> Figures:
+    return _report(bench, "benchmarks/index_scale.py", "100000", "--peers", "--json")
+
+
+def scale_million(bench: Bench) -> Figures:
+    return _report(bench, "benchmarks/index_scale.py", "1000000", "--json")
+
+
+def _report(bench: Bench, *arguments: str) -> Figures:
+    out: Figures = json.loads(bench.run(*arguments)[0])
+    return out
+
+
 SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "machine": machine,
     "install": install,
@@ -209,6 +230,10 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "formats": formats,
     "durability": durability,
     "scale_out": scale_out,
+    "lexical_engines": lexical_engines,
+    "vector_kinds": vector_kinds,
+    "scale": scale,
+    "scale_million": scale_million,
     "decode": decode,
     "reading": reading,
     "retrieval": retrieval,
@@ -392,6 +417,83 @@ def _end_to_end_rows(f: Figures) -> Rows:
     yield "ask, p50 / p95", lambda: f"{latency['p50']:.0f} / {latency['p95']:.0f} ms"
 
 
+ENGINES = {"ours": "our postings", "fts5": "SQLite FTS5", "tantivy": "tantivy"}
+PEERS = {"langchain": "LangChain with FAISS", "haystack": "Haystack, in memory"}
+
+
+def _lexical_engines_rows(f: Figures) -> Rows:
+    yield "chunks / queries", lambda: f"{f['chunks']:,} / {f['queries']}"
+    for key, label in ENGINES.items():
+        e = f.get(key, {})
+        if "not_measured" in e:
+            continue
+        yield f"{label}: search p50 / p95", lambda e=e: f"{e['p50_ms']:.1f} / {e['p95_ms']:.1f} ms"
+        yield (
+            f"{label}: the same within 1 % of the chunks",
+            lambda e=e: f"{e['filtered_p50_ms']:.1f} / {e['filtered_p95_ms']:.1f} ms",
+        )
+        yield (
+            f"{label}: build, size; add 256; delete 100",
+            lambda e=e: f"{e['build_s']:.0f} s, {e['mb']:.0f} MB; {e['add_256_ms']:.0f} ms; {e['delete_ms']:.0f} ms",
+        )
+        yield (
+            f"{label}: same answers after reopening",
+            lambda e=e: "yes" if e["same_after_reopening"] and e["deleted_are_gone"] else "no",
+        )
+
+
+def _vector_kinds_rows(f: Figures) -> Rows:
+    for count, kinds in f.items():
+        if not count.isdecimal():
+            continue
+        for kind, k in kinds.items():
+            yield (
+                f"{int(count):,} vectors, {kind}",
+                lambda k=k: (
+                    f"build {k['build_s']:.1f} s, {k['mb']:.0f} MB, p50 / p95 {k['p50_ms']:.2f} / "
+                    f"{k['p95_ms']:.2f} ms, recall@10 {k['recall_at_10']:.3f}"
+                ),
+            )
+
+
+def _scale_rows(f: Figures) -> Rows:
+    for count, s in f.items():
+        if not count.isdecimal():
+            continue
+        yield "chunks", lambda count=count: f"{int(count):,} of 300 characters, in documents of 16"
+        yield (
+            "build without embedding, processor time",
+            lambda s=s: f"{s['build_cpu_s']:.0f} s; most memory {s['build_peak_mb']:.0f} MB",
+        )
+        yield "postings / vectors on disk", lambda s=s: f"{s['lexical_mb']:.0f} / {s['vectors_mb']:.0f} MB"
+        yield "vector segments", lambda s=s: ", ".join(s["vector_segments"])
+        for key, label in (
+            ("search", "search, question to passages, p50 / p95"),
+            ("lexical", "of it lexical"),
+            ("dense", "of it dense"),
+            ("rare", "search within 1 % of the documents, by tag"),
+            ("often", "search within half of the documents, by tag"),
+        ):
+            yield label, lambda s=s, key=key: f"{s[key]['p50_ms']:.1f} / {s[key]['p95_ms']:.1f} ms"
+        yield "recall@10 of the vectors against exact search", lambda s=s: f"{s['recall_at_10']:.3f}"
+        yield "memory for the index, after the searches", lambda s=s: f"{s['resident_mb']:.0f} MB"
+        yield (
+            "searches a second with 1 / 4 / 16 clients",
+            lambda s=s: " / ".join(f"{s['per_s'][n]:.0f}" for n in ("1", "4", "16")),
+        )
+    for key, label in PEERS.items():
+        p = f.get("peers", {}).get(key)
+        if not p or "not_measured" in p:
+            continue
+        yield f"{label}: build, memory", lambda p=p: f"{p['build_cpu_s']:.0f} s, {p['memory_mb']:.0f} MB"
+        yield f"{label}: dense, p50 / p95", lambda p=p: f"{p['dense']['p50_ms']:.1f} / {p['dense']['p95_ms']:.1f} ms"
+        if "lexical" in p:
+            yield (
+                f"{label}: lexical, p50 / p95",
+                lambda p=p: f"{p['lexical']['p50_ms']:.0f} / {p['lexical']['p95_ms']:.0f} ms",
+            )
+
+
 TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     "machine": ("Machine", "No GPU is used.", _machine_rows),
     "install": (
@@ -420,6 +522,26 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
         "Two workers on one job",
         "`python benchmarks/scale_out.py`: `chatgglm jobs work` on PostgreSQL, each worker bound to one core.",
         _scale_out_rows,
+    ),
+    "lexical_engines": (
+        "Lexical engines over the same terms",
+        "`python benchmarks/lexical.py`; processor times.",
+        _lexical_engines_rows,
+    ),
+    "vector_kinds": (
+        "Kinds of FAISS index",
+        "`python benchmarks/vectors.py`; processor times of one thread.",
+        _vector_kinds_rows,
+    ),
+    "scale": (
+        "A knowledge base of 100,000 chunks",
+        "`python benchmarks/index_scale.py 100000 --peers`; latencies are processor times, throughput is not.",
+        _scale_rows,
+    ),
+    "scale_million": (
+        "A knowledge base of 1,000,000 chunks",
+        "`python benchmarks/index_scale.py 1000000`; latencies are processor times, throughput is not.",
+        _scale_rows,
     ),
     "decode": ("Generator", "`chatgglm bench`, one thread.", _decode_rows),
     "reading": (
@@ -526,6 +648,19 @@ def _write_into(path: Path, table: str) -> None:
         path.write_text(f"{head}{MARKS[0]}\n{table}\n{MARKS[1]}{tail}", encoding="utf-8")
 
 
+def kept() -> dict[str, Figures]:
+    """The figures measured so far."""
+    figures: dict[str, Figures] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
+    return figures
+
+
+def keep(name: str, found: Figures) -> None:
+    """Write a section's figures at once: other sections may be measured meanwhile, or this run be cut short."""
+    found |= {"measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": _commit()}
+    text = json.dumps(kept() | {name: found}, ensure_ascii=False, indent=1)
+    FIGURES.write_text(text + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = os.environ.get("CHATGGLM_SHARED", str(ROOT.parent / "shared"))
@@ -533,7 +668,6 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--skip", nargs="+", choices=SECTIONS, default=[])
     arguments = parser.parse_args()
-    figures: dict[str, Figures] = json.loads(FIGURES.read_text("utf-8")) if FIGURES.exists() else {}
     with tempfile.TemporaryDirectory(prefix="chatgglm-bench-") as scratch:
         bench = Bench(arguments.shared.resolve(), Path(scratch))
         for name in arguments.only:
@@ -541,14 +675,14 @@ def main() -> None:
                 continue
             print(f"{name} …", file=sys.stderr, flush=True)
             try:
-                figures[name] = SECTIONS[name](bench)
+                found = SECTIONS[name](bench)
             except NotMeasured as reason:
-                figures[name] = {"not_measured": str(reason)}
+                found = {"not_measured": str(reason)}
             except Exception as error:  # one broken part must not cost the others
-                figures[name] = {"not_measured": f"{type(error).__name__}: {error}"}
-            figures[name] |= {"measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC", "commit": _commit()}
-            print(f"  {json.dumps(figures[name], ensure_ascii=False)[:200]}", file=sys.stderr, flush=True)
-    FIGURES.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+                found = {"not_measured": f"{type(error).__name__}: {error}"}
+            print(f"  {json.dumps(found, ensure_ascii=False)[:200]}", file=sys.stderr, flush=True)
+            keep(name, found)
+    figures = kept()
     PAGE.write_text(page(figures), encoding="utf-8")
     if table := headlines(figures):
         for readme in ("README.md", "README.zh.md"):
