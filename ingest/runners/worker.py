@@ -69,7 +69,7 @@ def main(given: dict[str, Any] | None = None) -> None:
     An answer may be preceded by lines that ask for more seconds: ``{"more": 60.0}``.
     """
     limits.install(limits.Limits(**(given or {})))
-    _limit(limits.current().parse_memory_mb if given else 0)
+    limit_process(limits.current().parse_memory_mb if given else 0)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -83,7 +83,8 @@ def main(given: dict[str, Any] | None = None) -> None:
         write(work(request["file"], request["name"]))
 
 
-def _limit(memory_mb: int) -> None:
+def limit_process(memory_mb: int) -> None:
+    """Ends this process with its parent, and holds it to ``memory_mb`` of address space (0: any), on Linux."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     if sys.platform == "linux":
         import ctypes
