@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import os
+import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -102,7 +103,8 @@ def _cluster(workers: int) -> Iterator[Any]:
     if not os.environ.get("RAY_ADDRESS"):
         processors = workers or os.cpu_count() or 1
         options |= {"address": "local", "num_cpus": processors, "include_dashboard": False}
-        options |= {"_node_ip_address": "127.0.0.1"}
+        if sys.platform == "linux":  # Ray takes the outer address for 127.0.0.1, but no other loopback address
+            options["_node_ip_address"] = "127.0.0.2"
     try:
         ray.init(**options)
     except Exception as error:  # Ray has no class for «did not start» and «cannot be reached»
