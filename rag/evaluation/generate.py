@@ -38,8 +38,10 @@ _NO_FIELD = re.compile(
 _DEFINITION = re.compile(
     r"(?P<name>[^，,。；;：:\s\d]{2,14}?)(?:是指|指的是|是(?=一[种个项类款部座家名位])|的意思是)(?P<what>[^。！？\n]{4,60})"
 )
+_STATEMENT = re.compile(r"(?P<name>[^，,。；;：:\s是]{3,14})是(?P<what>[^，,。！？\n是]{1,30})[。；;]?$")
+"""A whole sentence of the form «A是B», both short."""
 _VAGUE = re.compile(
-    r"^(?:这|那|其|它|他|她|该|本|此|如|若|但|而|也|并|所|就|都|只|还|不|可|我|你|您|谁|因)|的$|我们|你们"
+    r"^(?:这|那|其|它|他|她|该|本|此|如|若|但|而|也|并|所|就|都|只|还|不|可|我|你|您|谁|因)|(?:[的就也都不只仅应会能还将便]|可以)$|我们|你们"
 )
 _NAME = re.compile(r"《[^《》\n]{2,20}》|“[^“”\n]{2,12}”|「[^「」\n]{2,12}」")
 _FAQ = re.compile(
@@ -126,7 +128,8 @@ def _definitions(text: str) -> Iterator[Generated]:
     """«骑缝章是指盖在…的章» → «骑缝章是什么？»."""
     for span in sentences(text):
         sentence = text[span.start : span.end]
-        match = _DEFINITION.match(_MARKUP.sub("", sentence))
+        plain = _MARKUP.sub("", sentence)
+        match = _DEFINITION.match(plain) or _STATEMENT.match(plain)
         if match and not _VAGUE.search(match["name"]):
             yield Generated(f"{match['name']}是什么？", match["what"].strip(), sentence, "definition")
 

@@ -25,6 +25,7 @@ from rag.types import Span
         ("满多少页盖骑缝章", ["5页", "5 页"]),
         ("面积有多少平方米", ["4998平方米", "约4.81万平方米"]),
         ("来了多少观众，多少人", ["8,912人", "三百名"]),
+        ("烤箱预热到多少度", ["190℃", "180 度", "45°"]),
     ],
 )
 def test_the_form_of_figures(question: str, answers: list[str]) -> None:
