@@ -1,4 +1,4 @@
-"""`chatgglm read | bench | eval … | train …`: the generator's commands."""
+"""`chatgglm read | bench | convert | eval … | train …`: the generator's commands."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
     """Add this package's commands."""
-    from gglm import cli_eval, cli_train
+    from gglm import cli_eval, cli_interop, cli_train
 
     app.command()(read)
     app.command()(bench)
+    app.command()(cli_interop.convert)
     cli_eval.register(groups["eval"])
     cli_train.register(groups["train"])
 

@@ -38,6 +38,7 @@ _SOURCE = typer.Option(
 )
 Sources = Annotated[list[str] | None, _SOURCE]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the encoder first (for GPUs; slower on CPUs).")]
 
 
 def register(group: typer.Typer) -> None:
@@ -46,7 +47,16 @@ def register(group: typer.Typer) -> None:
         group.command()(command)
 
 
-def _settings(out: Path, minutes: float, steps: int, seed: int, device: str, threads: int, decay: float = 0.6) -> Any:
+def _settings(
+    out: Path,
+    minutes: float,
+    steps: int,
+    seed: int,
+    device: str,
+    threads: int,
+    decay: float = 0.6,
+    compile: bool = False,
+) -> Any:
     import torch
 
     from gglm.training.trainer import RunSettings
@@ -56,7 +66,7 @@ def _settings(out: Path, minutes: float, steps: int, seed: int, device: str, thr
     if device != "cpu" and not torch.cuda.is_available():
         raise typer.BadParameter(f"--device {device}: this machine has no GPU that torch can use")
     torch.set_num_threads(threads)
-    return RunSettings(out=out, minutes=minutes, steps=steps, seed=seed, device=device, decay=decay)
+    return RunSettings(out=out, minutes=minutes, steps=steps, seed=seed, device=device, decay=decay, compile=compile)
 
 
 def _sources(texts: list[str]) -> list[Any]:
@@ -130,6 +140,10 @@ def vectors(
     shards: ShardFolder,
     tokenizer: TokenizerFile,
     out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.")],
+    words: Annotated[
+        Path | None,
+        typer.Option(help="Take vectors from this Word2Vec or GloVe file, or Transformers model folder, instead."),
+    ] = None,
     preset: Preset = "small",
     seed: Seed = 0,
 ) -> None:
@@ -137,6 +151,7 @@ def vectors(
     import numpy as np
 
     from gglm.config import PRESETS
+    from gglm.interop import word_vectors
     from gglm.tokenizer import Tokenizer
     from gglm.training.corpus import Shards
     from gglm.training.vectors import train
@@ -146,8 +161,13 @@ def vectors(
     if not config.bigrams:
         raise typer.BadParameter(f"--preset {preset} has no bigram table to start")
     vocab = (len(pieces) + 63) // 64 * 64
+    sizes = {"vocab": vocab, "bigrams": config.bigrams, "dim": config.d_model}
     with err_console.status("Counting …"):
-        made = train(Shards(shards), pieces, vocab=vocab, bigrams=config.bigrams, dim=config.d_model, seed=seed)
+        if words is None:
+            made = train(Shards(shards), pieces, seed=seed, **sizes)
+        else:
+            found = word_vectors.huggingface(str(words), pieces) if words.is_dir() else word_vectors.read(words)
+            made = word_vectors.start(found, Shards(shards), pieces, **sizes)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(out, tokens=made["tokens"], bigrams=made["bigrams"], keys=made["keys"], counts=made["counts"])
     err_console.print(f"{out}: {len(made['tokens'])} tokens and {len(made['bigrams'])} bigrams")
@@ -166,12 +186,13 @@ def pretrain(
     seed: Seed = 0,
     threads: Threads = 1,
     device: Device = "cpu",
+    compile: Compile = False,
 ) -> None:
     """Learn to find and copy from texts alone: recurring spans and masked tokens, no labels."""
     from gglm.training.pretrain import PretrainSettings
     from gglm.training.pretrain import pretrain as train
 
-    run = _settings(out, minutes, steps, seed, device, threads)
+    run = _settings(out, minutes, steps, seed, device, threads, compile=compile)
     train(PretrainSettings(run, tokenizer, shards, heldout, vectors, _preset(preset)))
 
 
@@ -193,6 +214,9 @@ def finetune(
     lora: Annotated[
         int, typer.Option(min=0, max=256, metavar="RANK", help="Train adapters of this rank instead of all weights.")
     ] = 0,
+    rdrop: Annotated[
+        float, typer.Option("--r-drop", min=0, help="Weight of R-Drop: two passes have to agree (twice the time).")
+    ] = 0.0,
     preset: Preset = "small",
     shards: Annotated[Path | None, typer.Option(help="Mix in recurring-span examples from these shards.")] = None,
     mixed: Annotated[float, typer.Option(min=0, max=0.9, help="Share of rows that come from the shards.")] = 0.33,
@@ -209,6 +233,7 @@ def finetune(
     seed: Seed = 0,
     threads: Threads = 1,
     device: Device = "cpu",
+    compile: Compile = False,
 ) -> None:
     """Learn to read from questions with answers; rows are like CMRC 2018's."""
     from gglm.training.finetune import FinetuneSettings
@@ -217,14 +242,14 @@ def finetune(
     files = [*(questions or []), *(data or [])]
     if not files:
         raise typer.BadParameter("name at least one file of questions")
-    run = _settings(out, minutes, steps, seed, device, threads, decay)
+    run = _settings(out, minutes, steps, seed, device, threads, decay, compile)
     init = _init(init) if init else _init(Path("gglm-small")) if lora else None
     if tokenizer is None:
         tokenizer = init / "tokenizer.model" if init and init.is_dir() else Path("tokenizer.model")
     settings = FinetuneSettings(
         run, tokenizer, files, shards, vectors, init, preset=_preset(preset), pretraining=mixed, dev=dev or [],
         rows=rows, lr=rate, muon_lr=muon_rate, answers=answers, writing=_sources(source or []),
-        lora=lora,
+        lora=lora, rdrop=rdrop,
     )  # fmt: skip
     train(settings)
 

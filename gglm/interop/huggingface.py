@@ -138,7 +138,7 @@ class ChatGGLMForConditionalGeneration(PreTrainedModel, GenerationMixin):
             logits = torch.cat([logits[:, :-1], torch.where(answering, ruled, free)[:, None]], 1)
         return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=memory.hidden)
 
-    def prepare_inputs_for_generation(  # type: ignore[override]
+    def prepare_inputs_for_generation(
         self, input_ids: Tensor, encoder_outputs: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         return {"decoder_input_ids": input_ids, "encoder_outputs": encoder_outputs}
@@ -158,6 +158,8 @@ class EncodedSource(ModelOutput):
 
 class _EncoderView(nn.Module):
     """The encoder as a module of its own, from token ids."""
+
+    model: ChatGGLMForConditionalGeneration
 
     def __init__(self, model: ChatGGLMForConditionalGeneration) -> None:
         super().__init__()

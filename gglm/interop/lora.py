@@ -24,11 +24,13 @@ class LoraLinear(Linear):
 
     lora_scale: Tensor
 
-    def __init__(self, linear: Linear, rank: int, alpha: float) -> None:
+    def __init__(self, linear: Linear, rank: int, alpha: float, generator: torch.Generator | None = None) -> None:
         super().__init__(linear.in_features, linear.out_features)
         self.weight = linear.weight
         self.weight.requires_grad_(False)
-        self.lora_a = nn.Parameter(torch.randn(rank, linear.in_features) / math.sqrt(linear.in_features))
+        self.lora_a = nn.Parameter(
+            torch.randn(rank, linear.in_features, generator=generator) / math.sqrt(linear.in_features)
+        )
         self.lora_b = nn.Parameter(torch.zeros(linear.out_features, rank))
         self.register_buffer("lora_scale", torch.tensor(alpha / rank))
 
@@ -37,7 +39,7 @@ class LoraLinear(Linear):
         return super().forward(x) + F.linear(low, self.lora_b.to(x.dtype)) * self.lora_scale.to(x.dtype)
 
 
-def add(model: ChatGGLM, rank: int = 8, alpha: float | None = None) -> ChatGGLM:
+def add(model: ChatGGLM, rank: int = 8, alpha: float | None = None, seed: int = 0) -> ChatGGLM:
     """Freeze the model and put adapters on the projections of `TARGETS`, in place.
 
     The relevance head (a vector) is trained as it is, so that refusal can follow.
@@ -54,10 +56,11 @@ def add(model: ChatGGLM, rank: int = 8, alpha: float | None = None) -> ChatGGLM:
     if any(isinstance(m, LoraLinear) for m in model.modules()):
         raise ValueError("the model has LoRA adapters already: merge them first")
     model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
     for name, module in list(model.named_modules()):
         for child_name, child in list(module.named_children()):
             if isinstance(child, Linear) and f"{name}.{child_name}".startswith(TARGETS):
-                setattr(module, child_name, LoraLinear(child, rank, 2.0 * rank if alpha is None else alpha))
+                setattr(module, child_name, LoraLinear(child, rank, 2.0 * rank if alpha is None else alpha, generator))
     model.relevance_head.requires_grad_(True)
     return model
 

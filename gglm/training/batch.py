@@ -76,14 +76,19 @@ def collate(examples: Sequence[Example]) -> TrainBatch:
     )  # fmt: skip
 
 
-def losses(model: ChatGGLM, batch: TrainBatch, teacher_forcing_ratio: float = 1.0) -> dict[str, Tensor]:
+def losses(
+    model: ChatGGLM, batch: TrainBatch, teacher_forcing_ratio: float = 1.0, hidden: Tensor | None = None
+) -> dict[str, Tensor]:
     """Sums and counts of each loss that the batch asks for: ``{name: (sum, count) as a tensor (2,)}``.
+
+    ``hidden`` (B, L, D): encoder states, where they are there already.
 
     span: −log of the probability mass on right starts and ends (halved sum); masked: cross-entropy of
     masked tokens; relevance: binary cross-entropy; write: cross-entropy of the decoder's tokens.
     ``hit`` counts slots (questions) whose best start and end are both right.
     """
-    hidden = model.encode(batch.tokens, batch.segments, batch.matches)
+    if hidden is None:
+        hidden = model.encode(batch.tokens, batch.segments, batch.matches)
     out: dict[str, Tensor] = {}
     relevance = model.relevance_logits(hidden)
     judged = batch.relevant >= 0

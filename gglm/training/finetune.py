@@ -38,7 +38,8 @@ class FinetuneSettings:
     recurring-span examples (needs ``shards``); crop: tokens of an input for the first ``1 - full`` of the
     run, ``window`` after it; answers: share of questions whose answer the decoder writes too; writing:
     other tasks of the decoder, a micro-batch of them every ``writing_every`` steps; lora: rank of the
-    adapters that are trained in place of all weights (`gglm.interop.lora`), 0: all weights.
+    adapters that are trained in place of all weights (`gglm.interop.lora`), 0: all weights;
+    rdrop: weight of the consistency of `rdrop_losses`, 0: off.
     """
 
     run: RunSettings
@@ -65,6 +66,7 @@ class FinetuneSettings:
     dev_rows: int = 300
     dev_writing: Sequence[WritingSource] = ()
     lora: int = 0
+    rdrop: float = 0.0
 
 
 def fresh_model(
@@ -192,7 +194,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
     else:
         model = fresh_model(settings.preset, tokenizer, settings.vectors, settings.run.seed, **changes)
     if settings.lora:
-        lora.add(model, settings.lora)
+        lora.add(model, settings.lora, seed=settings.run.seed)
     looks = [make_evaluation(settings.dev, tokenizer, settings.dev_rows)] if settings.dev else []
     if settings.dev_writing:
         looks.append(heldout_loss(settings.dev_writing, tokenizer))
@@ -201,7 +203,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         model,
         make_optimizers(model, settings.lr, settings.muon_lr, muon=not settings.lora),
         make_stream(settings, tokenizer),
-        {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.3},
+        {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.3, "rdrop": settings.rdrop},
         settings.run,
         (lambda model: {k: v for look in looks for k, v in look(model).items()}) if looks else None,
         {"data": data_hashes(files), "finetune": {k: str(v) for k, v in vars(settings).items()}},

@@ -18,7 +18,11 @@ import torch
 from gglm.model import ChatGGLM
 from gglm.training.batch import collate, losses
 from gglm.training.optim import set_rate, trapezoid
+from gglm.training.parallel import Group, device_of
+from gglm.training.precision import fastest_dtype
+from gglm.training.rdrop import rdrop_losses
 from gglm.training.spans import Example
+from gglm.training.speed import matmul_peak, training_flops
 
 Stream = Callable[[int, float], Sequence[Sequence[Example]]]
 """(step, progress 0…1) to the micro-batches of that step; the same arguments give the same examples."""
@@ -26,7 +30,10 @@ Stream = Callable[[int, float], Sequence[Sequence[Example]]]
 
 @dataclass
 class RunSettings:
-    """How a run goes on. One of ``minutes`` and ``steps`` bounds it; the schedule follows that one."""
+    """How a run goes on. One of ``minutes`` and ``steps`` bounds it; the schedule follows that one.
+
+    warmup: steps, a tenth of ``steps`` at most; compile: the encoder by torch.compile (GPU; not tried on one yet).
+    """
 
     out: Path
     minutes: float = 0.0
@@ -40,20 +47,24 @@ class RunSettings:
     evaluate_minutes: float = 15.0
     teacher_forcing_ratio: float = 1.0
     device: str = "cpu"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("give either minutes or steps")
+        if self.steps:
+            self.warmup = min(self.warmup, max(1, self.steps // 10))
 
 
 class Trainer:
     """Runs optimizer steps over a `Stream`, and saves to ``settings.out``.
 
     ``checkpoint.pt`` holds model, EMA, optimizers, step and time: a run started again with the same
-    arguments goes on from it. ``metrics.jsonl`` gets a line every 20 steps.
+    arguments goes on from it. ``metrics.jsonl`` gets a line every 20 steps. Under `torchrun` the processes
+    share each step's micro-batches (`gglm.training.parallel`).
 
     Args:
-        weights: weight of each of `losses`' names in the sum.
+        weights: weight of each of `losses`' names in the sum; ``rdrop`` asks for two passes (`rdrop_losses`).
         evaluate: called with the EMA model now and then; its figures go into the metrics.
     """
 
@@ -67,8 +78,15 @@ class Trainer:
         evaluate: Callable[[ChatGGLM], dict[str, float]] | None = None,
         record: dict[str, Any] | None = None,
     ) -> None:
-        self.model, self.optimizers, self.stream = model.to(settings.device), optimizers, stream
+        self.group, self.device = Group.join(settings.device), device_of(settings.device)
+        self.model, self.optimizers, self.stream = model.to(self.device), optimizers, stream
         self.weights, self.settings, self.evaluate = weights, settings, evaluate
+        if self.device != "cpu":
+            model.compute_dtype = fastest_dtype(self.device)
+        if settings.compile:
+            model.encoder.compile(dynamic=True)
+        self.group.start_alike(model)
+        self.peak = matmul_peak(self.device, model.compute_dtype) * self.group.size
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step, self.elapsed, self.tokens = 0, 0.0, 0
         self.average: dict[str, float] = {}
@@ -91,7 +109,7 @@ class Trainer:
         while self.progress < 1:
             began = time.perf_counter()
             self._step()
-            self.elapsed += time.perf_counter() - began
+            self.elapsed = self.group.of_first(self.elapsed + time.perf_counter() - began)
             if self.step % 20 == 0:
                 self._log(dict(self.average))
             if self.elapsed - saved > 60 * s.checkpoint_minutes:
@@ -103,18 +121,22 @@ class Trainer:
         self.save()
         if self.evaluate:
             self._log(self._evaluate())
+        self.group.wait()
         self.model.load_state_dict(self.ema)
         return self.model.eval()
 
     def _step(self) -> None:
         s = self.settings
-        torch.manual_seed(s.seed * 1_000_003 + self.step)  # dropout, so that resuming changes nothing
         set_rate(self.optimizers, trapezoid(self.progress, self.step, s.warmup, s.decay))
         micro = self.stream(self.step, self.progress)
         sizes = [sum(len(e.tokens) for e in examples) for examples in micro]
-        for examples, size in zip(micro, sizes, strict=True):
-            batch = collate(examples).to(s.device)
-            parts = losses(self.model, batch, s.teacher_forcing_ratio)
+        tokens = 0
+        for number, examples in self.group.share(micro):
+            # Dropout by step and batch: neither resuming nor the number of processes changes anything.
+            torch.manual_seed((s.seed * 1_000_003 + self.step) * 1009 + number)
+            batch = collate(examples).to(self.device)
+            compute = rdrop_losses if self.weights.get("rdrop") else losses
+            parts = compute(self.model, batch, s.teacher_forcing_ratio)
             total = batch.relevant.new_zeros(())
             for name, part in parts.items():
                 mean = part[0] / part[1].clamp_min(1)
@@ -123,8 +145,12 @@ class Trainer:
                 value = float(mean.detach())
                 old = self.average.get(name, value)
                 self.average[name] = old + 0.02 * (value - old)
-            (total * (size / sum(sizes))).backward()
-            self.tokens += batch.tokens.numel()
+            (total * (sizes[number] / sum(sizes))).backward()
+            tokens += batch.tokens.numel()
+            length = self.average.get("length", float(batch.tokens.shape[1]))
+            self.average["length"] = length + 0.02 * (batch.tokens.shape[1] - length)
+        self.tokens += int(self.group.total(tokens))
+        self.group.sum_gradients(self.model.parameters())
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], s.clip)
         if torch.isfinite(norm):
             for optimizer in self.optimizers:
@@ -140,18 +166,21 @@ class Trainer:
                     self.ema[name].copy_(value)
 
     def _evaluate(self) -> dict[str, float]:
-        assert self.evaluate is not None
+        if self.evaluate is None or not self.group.first:
+            return {}
         live = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.ema)
-        self.model.eval()
+        self.model.eval().to("cpu")  # where evaluations make their batches
         with torch.inference_mode():
             figures = self.evaluate(self.model)
-        self.model.load_state_dict(live)
+        self.model.to(self.device).load_state_dict(live)
         self.model.train()
         return {f"eval/{k}": v for k, v in figures.items()}
 
     def save(self) -> None:
-        """Write the checkpoint: temporary file, fsync, rename."""
+        """Write the checkpoint: temporary file, fsync, rename (rank 0 does)."""
+        if not self.group.first:
+            return
         path = self.settings.out / "checkpoint.pt"
         temporary = path.with_suffix(".tmp")
         state = {
@@ -166,7 +195,7 @@ class Trainer:
         temporary.replace(path)
 
     def _resume(self) -> None:
-        state = torch.load(self.settings.out / "checkpoint.pt", weights_only=True, map_location=self.settings.device)
+        state = torch.load(self.settings.out / "checkpoint.pt", weights_only=True, map_location=self.device)
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -175,9 +204,13 @@ class Trainer:
         self.average = state["average"]
 
     def _log(self, values: dict[str, float]) -> None:
+        if not self.group.first:
+            return
+        speed = self.tokens / max(self.elapsed, 1e-9)
+        flops = training_flops(self.model.config, self.average.get("length", 0.0))
         row = {
             "step": self.step, "minutes": round(self.elapsed / 60, 2), "tokens": self.tokens,
-            "tokens_per_s": round(self.tokens / max(self.elapsed, 1e-9)),
+            "tokens_per_s": round(speed), "share_of_peak": round(speed * flops / self.peak, 4),
             **{k: round(float(v), 4) for k, v in values.items()},
         }  # fmt: skip
         with (self.settings.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -185,9 +218,12 @@ class Trainer:
         print(json.dumps(row), flush=True)
 
     def _write_record(self, record: dict[str, Any]) -> None:
+        if not self.group.first:
+            return
         commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
         values = {
             "commit": commit.stdout.strip(), "machine": platform.platform(), "threads": torch.get_num_threads(),
+            "processes": self.group.size, "dtype": str(self.model.compute_dtype), "matmul_peak_gflops": self.peak / 1e9,
             "torch": torch.__version__, "model": self.model.config.to_dict(),
             "parameters": self.model.count_parameters(),
             "settings": {k: str(v) for k, v in asdict(self.settings).items()}, "weights": self.weights, **record,
