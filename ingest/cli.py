@@ -188,4 +188,4 @@ def _mention_abandoned(service: Service) -> None:
     with service.database.session(write=True) as session:
         left = abandoned(session, timedelta(seconds=60))
     if left:
-        warn(f"{len(left)} earlier jobs were interrupted; `chatgglm jobs work` finishes them.")
+        warn(f"{len(left)} earlier jobs wait or were interrupted; `chatgglm jobs work` does them.")

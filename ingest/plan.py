@@ -11,7 +11,7 @@ from ingest.limits import Limits
 from ingest.report import DocumentReport, JobReport
 from ingest.runners import RunnerName, Task, make_runner
 from ingest.sources import address, expand
-from ingest.work import same_file
+from ingest.writing import same_file
 
 if TYPE_CHECKING:
     from rag.settings import Settings

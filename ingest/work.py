@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gglm.errors import UserError
-from ingest import archives, jobs, leases
+from ingest import jobs, leases
 from ingest.embed import embed
 from ingest.errors import SourceError
-from ingest.formats import read
 from ingest.leases import Claimed
-from ingest.metadata import sidecar_sha256
 from ingest.report import JobReport, Progress, ProgressCallback, rates, report_of
 from ingest.runners import Outcome, Runner, Task
-from ingest.types import Parsed
+from ingest.writing import Ready, original, same_file, settle_unchanged, write_document
 from rag.errors import Conflict, IndexUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -46,15 +41,7 @@ HEARTBEAT = 20.0
 POLL = 0.5
 """Seconds between two looks at a job whose rest others do, or which is tried again later."""
 WRITE_ATTEMPTS = 4
-
-
-@dataclass(slots=True)
-class _Ready:
-    """A parsed document that waits for its batch."""
-
-    item: Claimed
-    outcome: Outcome
-    parsed: Parsed
+T = TypeVar("T")
 
 
 class Run:
@@ -112,7 +99,7 @@ class Run:
 
     def _share(self, runner: Runner) -> None:
         """All documents that can be claimed now."""
-        batch: list[_Ready] = []
+        batch: list[Ready] = []
         with closing(runner.run(self._tasks())) as outcomes:
             for outcome in outcomes:
                 if self.stopped:
@@ -121,7 +108,7 @@ class Run:
                 if outcome.parsed is None:
                     self._settle(item, outcome)
                     continue
-                batch.append(_Ready(item, outcome, outcome.parsed))
+                batch.append(Ready(item, self.before[item.id], outcome, outcome.parsed))
                 self._tell("chunking", item.path)
                 if len(batch) >= FLUSH_DOCUMENTS or sum(len(r.outcome.chunks) for r in batch) >= FLUSH_CHUNKS:
                     self._flush(batch)
@@ -132,9 +119,7 @@ class Run:
     def _tasks(self) -> Iterator[Task]:
         """Claims items as the runner asks for more; unchanged ones are settled on the way."""
         while not self.stopped:
-            with self.service.database.session(write=True) as session:
-                claimed = leases.claim(session, self.job_id, self.worker, CLAIM)
-                live = self._live(session, claimed)
+            claimed, live = self._patiently(self._claim)
             if not claimed:
                 return
             same: list[tuple[Claimed, LiveVersion]] = []
@@ -154,26 +139,33 @@ class Run:
             for item in changed:
                 yield Task(item.id, jobs.opened_name(item.file), item.path)
 
-    def _live(self, session: Session, claimed: Sequence[Claimed]) -> dict[str, LiveVersion]:
+    def _claim(self, session: Session) -> tuple[list[Claimed], dict[str, LiveVersion]]:
+        """Items, and the live versions of those that have one."""
         from rag.store.documents import live_versions
 
-        return live_versions(session, self.kb_id, [item.path for item in claimed])
+        claimed = leases.claim(session, self.job_id, self.worker, CLAIM)
+        return claimed, live_versions(session, self.kb_id, [item.path for item in claimed])
 
     def _settle_unchanged(self, same: list[tuple[Claimed, LiveVersion]]) -> None:
+        from sqlalchemy.orm import defer
+
         from rag.store.models import DocumentVersion
 
-        with self.service.database.session(write=True) as session:
+        def settle(session: Session) -> int:
             mine = leases.held(session, self.worker, [item.id for item, _ in same])
             for item, live in same:
                 if item.id in mine:
-                    version = session.get_one(DocumentVersion, live.id)
-                    self._keep_for(session, version, item)
-                    _unchanged(session, _item(session, item.id), version)
-        self._tell("parsing", same[-1][0].path, done=len(mine))
+                    version = session.get_one(DocumentVersion, live.id, options=[defer(DocumentVersion.text)])
+                    self._keep_for(session, item, version)
+                    settle_unchanged(session, _item(session, item.id), version)
+            return len(mine)
+
+        self._tell("parsing", same[-1][0].path, done=self._patiently(settle))
 
     def _settle(self, item: Claimed, outcome: Outcome) -> None:
         """A document that gave no text."""
-        with self.service.database.session(write=True) as session:
+
+        def settle(session: Session) -> None:
             if leases.held(session, self.worker, [item.id]):
                 row = _item(session, item.id)
                 row.sha256, row.size_bytes = outcome.sha256 or None, outcome.size_bytes or row.size_bytes
@@ -181,17 +173,18 @@ class Run:
                     jobs.fail(row, outcome.error, outcome.passing)
                 else:
                     jobs.settle(row, outcome.status, outcome.error)
+
+        self._patiently(settle)
         self._tell("parsing", item.path, look=True)
 
-    def _flush(self, batch: list[_Ready]) -> None:
+    def _flush(self, batch: list[Ready]) -> None:
         """Keeps the originals of a batch and embeds it, then writes and publishes it in one transaction."""
         from rag.index.text import index_text
 
         batch = [ready for ready in batch if self._kept(ready)]
         if not batch:
             return
-        with self.service.database.session(write=True) as session:
-            jobs.mark(session, [ready.item.id for ready in batch], self.worker, "embedding")
+        self._patiently(lambda session: jobs.mark(session, [r.item.id for r in batch], self.worker, "embedding"))
         self._tell("embedding", batch[0].item.path)
         texts = [
             index_text(r.parsed.title, c.heading, r.parsed.text[c.char_start : c.char_end])
@@ -204,96 +197,53 @@ class Run:
         except (IndexUnavailable, OSError, RuntimeError) as error:  # a server that does not answer, say
             self._try_again(batch, f"embedding failed: {error}")
             return
-        for attempt in range(1, WRITE_ATTEMPTS + 1):
-            try:
-                self._store(batch, texts, vectors)
-                break
-            except StoreUnavailable as error:  # locked, a deadlock, a connection that broke
-                if attempt == WRITE_ATTEMPTS or "full" in str(error):
-                    raise
-                log.warning("writing to the database, attempt %d: %s", attempt, error)
-                time.sleep(2.0**attempt)
+        self._patiently(lambda session: self._store(session, batch, texts, vectors))
         self._tell("indexed", batch[-1].item.path, look=True)
 
-    def _kept(self, ready: _Ready) -> bool:
+    def _kept(self, ready: Ready) -> bool:
         """Whether the original is stored (or need not be); a file that changed meanwhile is tried again."""
         try:
-            self.service.originals.keep(ready.outcome.sha256, lambda: _original(ready.item))
+            self.service.originals.keep(ready.outcome.sha256, lambda: original(ready.item))
             return True
         except UserError as error:
             self._try_again([ready], str(error))
             return False
 
-    def _keep_for(self, session: Session, version: DocumentVersion, item: Claimed) -> None:
+    def _keep_for(self, session: Session, item: Claimed, version: DocumentVersion) -> None:
         with suppress(Conflict, SourceError):  # swept, and changed since: its text is there all the same
-            self.service.originals.keep_for(session, version, lambda: _original(item))
+            self.service.originals.keep_for(session, version, lambda: original(item))
 
-    def _try_again(self, batch: list[_Ready], error: str) -> None:
-        with self.service.database.session(write=True) as session:
+    def _try_again(self, batch: list[Ready], error: str) -> None:
+        def fail(session: Session) -> None:
             for item_id in leases.held(session, self.worker, [ready.item.id for ready in batch]):
                 jobs.fail(_item(session, item_id), error, passing=True)
+
+        self._patiently(fail)
         self._tell("embedding", look=True)
 
-    def _store(self, batch: list[_Ready], texts: list[str], vectors: Any) -> None:
+    def _store(self, session: Session, batch: list[Ready], texts: list[str], vectors: Any) -> None:
+        """Writes a batch and publishes it."""
         added: list[int] = []
         removed: list[int] = []
         rows: list[int] = []  # of ``texts``, those that are written
-        with self.service.database.session(write=True) as session:
-            if not self._going(session):
-                self.stopped = True  # nothing is written any more
-                return
-            mine = leases.held(session, self.worker, [ready.item.id for ready in batch])  # the others were taken over
-            kb = _get_kb(session, self.kb_id)
-            session.refresh(kb, with_for_update=True)  # one writes at a time: near-duplicates see one another
-            begin = 0
-            for ready in batch:
-                end = begin + len(ready.outcome.chunks)
-                if ready.item.id in mine and (ids := self._write(session, kb, ready, removed)):
-                    added += ids
-                    rows += range(begin, end)
-                begin = end
-            if added or removed:
-                add = (added, [texts[row] for row in rows], vectors[rows])
-                self.service.indexes.publish(self.kb, add, removed, session)
-
-    def _write(self, session: Session, kb: KnowledgeBase, ready: _Ready, removed: list[int]) -> list[int]:
-        """A document's new version and its item's end; the ids of its chunks, none if another worker was faster."""
-        from rag.store.documents import NewChunk, NewVersion, live_version, replace_version, version_chunk_ids
-
-        parsed, outcome = ready.parsed, ready.outcome
-        item = _item(session, ready.item.id)
-        item.sha256, item.size_bytes = outcome.sha256, outcome.size_bytes
-        old = live_version(session, kb, ready.item.path)
-        if old is not None and (old.sha256, old.sidecar_sha256) == (outcome.sha256, outcome.sidecar_sha256):
-            _unchanged(session, item, old)
-            return []
-        if (old.id if old else 0) != self.before[item.id]:  # another job wrote it since: which bytes are the newer?
-            jobs.postpone(item, timedelta(0))
-            item.attempts -= 1
-            return []
-        if old is not None:
-            removed += version_chunk_ids(session, old.document)
-        new = NewVersion(
-            sha256=outcome.sha256,
-            media_type=parsed.media_type,
-            size_bytes=outcome.size_bytes,
-            text=parsed.text,
-            pages=parsed.pages,
-            fidelity=_fidelity(ready),
-            tags=parsed.tags,
-            meta=parsed.meta,
-            root=ready.item.root,
-            sidecar_sha256=outcome.sidecar_sha256,
-            signature=bytes.fromhex(outcome.signature) or None,
-        )
-        chunks = [NewChunk(c.char_start, c.char_end, c.heading, c.page) for c in outcome.chunks]
-        document, version, ids = replace_version(session, kb, ready.item.path, parsed.title, new, chunks)
-        self._keep_for(session, version, ready.item)
-        item.document_id, item.version_id = document.id, version.id
-        item.chunks, item.characters = len(ids), len(parsed.text)
-        item.fidelity = new.fidelity
-        jobs.settle(item, "indexed")
-        return ids
+        if not self._going(session):
+            self.stopped = True  # nothing is written any more
+            return
+        mine = leases.held(session, self.worker, [ready.item.id for ready in batch])  # the others were taken over
+        kb = _get_kb(session, self.kb_id)
+        session.refresh(kb, with_for_update=True)  # one writes at a time: near-duplicates see one another
+        begin = 0
+        for ready in batch:
+            end = begin + len(ready.outcome.chunks)
+            if ready.item.id in mine:
+                keep = partial(self._keep_for, session, ready.item)
+                ids = write_document(session, kb, _item(session, ready.item.id), ready, removed, keep)
+                added += ids
+                rows += range(begin, end) if ids else ()
+            begin = end
+        if added or removed:
+            add = (added, [texts[row] for row in rows], vectors[rows])
+            self.service.indexes.publish(self.kb, add, removed, session)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -324,6 +274,19 @@ class Run:
             self.service.originals.sweep()
         self._tell("indexed", look=True)
         return True
+
+    def _patiently(self, work: Callable[[Session], T]) -> T:
+        """Runs ``work`` in a write transaction; again where the database was locked, or the connection broke."""
+        for attempt in range(1, WRITE_ATTEMPTS + 1):
+            try:
+                with self.service.database.session(write=True) as session:
+                    return work(session)
+            except StoreUnavailable as error:
+                if attempt == WRITE_ATTEMPTS or "full" in str(error):
+                    raise
+                log.warning("writing to the database, attempt %d: %s", attempt, error)
+                time.sleep(2.0**attempt)
+        raise AssertionError("unreachable")
 
     def _give_back(self) -> None:
         with self.service.database.session(write=True) as session:
@@ -389,38 +352,6 @@ class Run:
         self.progress(self.shown)
 
 
-def _original(item: Claimed) -> bytes:
-    """Raises SourceError where the file cannot be read any more."""
-    return read(Path(jobs.opened_name(item.file)))
-
-
-def _fidelity(ready: _Ready) -> dict[str, Any]:
-    """The report on how faithful the extraction is, with the characters that chunks hold."""
-    covered = 0
-    end = 0
-    for chunk in ready.outcome.chunks:  # ascending; they may overlap
-        covered += max(0, chunk.char_end - max(end, chunk.char_start))
-        end = max(end, chunk.char_end)
-    return {
-        "garbage_ratio": 0.0,
-        "pages_without_text": [],
-        **ready.parsed.fidelity,
-        "characters": len(ready.parsed.text),
-        "characters_indexed": covered,
-        "bytes": ready.outcome.size_bytes,
-        "seconds": ready.outcome.seconds,
-    }
-
-
-def _unchanged(session: Session, item: JobItem, version: DocumentVersion) -> None:
-    from rag.store.documents import version_chunk_ids
-
-    item.document_id, item.version_id = version.document_id, version.id
-    item.chunks = len(version_chunk_ids(session, version.document))
-    item.sha256, item.size_bytes, item.fidelity = version.sha256, version.size_bytes, version.fidelity
-    jobs.settle(item, "skipped", "unchanged: the same bytes are indexed already")
-
-
 def _get_kb(session: Session, kb_id: int) -> KnowledgeBase:
     from rag.errors import NotFound
     from rag.store.models import KnowledgeBase
@@ -435,20 +366,3 @@ def _item(session: Session, item_id: int) -> JobItem:
     from ingest.models import JobItem
 
     return session.get_one(JobItem, item_id)
-
-
-def same_file(file: str, version: LiveVersion) -> bool:
-    """Whether the file and its side-car are the version's; False where they cannot be read (the parser says why)."""
-    digest = hashlib.sha256()
-    try:
-        if archives.SEPARATOR in file and not Path(file).exists():
-            digest.update(read(Path(file)))
-        elif Path(file).stat().st_size != version.size_bytes:
-            return False
-        else:
-            with open(file, "rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-    except (OSError, SourceError):
-        return False
-    return digest.hexdigest() == version.sha256 and sidecar_sha256(file) == version.sidecar_sha256

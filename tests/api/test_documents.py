@@ -200,3 +200,78 @@ async def test_another_page_can_neither_write_nor_read(asked: httpx.AsyncClient)
     form = await asked.post("/v1/ask", content=b'{"question": "x"}', headers={"Content-Type": "text/plain"})
     assert form.status_code == 415
     assert len((await asked.get("/v1/documents")).json()["data"]) == 1
+
+
+async def test_tags_and_metadata_of_an_upload(asked: httpx.AsyncClient) -> None:
+    parts = [
+        ("file", ("a.txt", "食堂在一楼。".encode())),
+        ("file", ("b.txt", "车库在地下。".encode())),
+        ("file", ("b.txt.meta.yaml", "tags: [车库]\ndate: 2024-05-06".encode())),
+    ]
+    sent = await asked.post("/v1/documents", files=parts, data={"tags": "后勤，公告", "meta": '{"level": 2}'})
+    assert sent.status_code == 202
+    for _ in range(600):
+        job = (await asked.get(sent.headers["location"])).json()
+        if job["status"] == "succeeded":
+            break
+        await asyncio.sleep(0.05)
+    assert {row["path"] for row in job["documents"]} == {"a.txt", "b.txt"}
+    rows = {row["path"]: row for row in (await asked.get("/v1/documents")).json()["data"]}
+    assert (rows["a.txt"]["tags"], rows["a.txt"]["meta"]) == (["后勤", "公告"], {"level": 2})
+    assert (rows["b.txt"]["tags"], rows["b.txt"]["date"]) == (["车库"], "2024-05-06")
+    assert rows["a.txt"]["fidelity"]["encoding"] == "utf-8"
+    for wrong in ("{", "[1]"):
+        bad = await asked.post("/v1/documents", files=parts[:1], data={"meta": wrong})
+        assert bad.status_code == 422
+
+
+async def test_history_and_near_duplicates(asked: httpx.AsyncClient) -> None:
+    (listed,) = (await asked.get("/v1/documents")).json()["data"]
+    await upload(asked, {"员工手册.txt": HANDBOOK.replace("十五天", "二十天").encode(), "副本.txt": HANDBOOK.encode()})
+    first, second = (await asked.get(f"/v1/documents/{listed['id']}/versions")).json()["data"]
+    assert (first["number"], second["number"]) == (1, 2)
+    assert first["replaced_at"]
+    assert second["replaced_at"] is None
+    assert first["sha256"] != second["sha256"]
+    shown = (await asked.get(f"/v1/documents/{listed['id']}")).json()
+    assert [twin["path"] for twin in shown["near_duplicates"]] == ["副本.txt"]
+    await asked.delete(f"/v1/documents/{listed['id']}")
+    (_, last) = (await asked.get(f"/v1/documents/{listed['id']}/versions")).json()["data"]
+    assert last["replaced_at"]
+
+
+async def test_purge_leaves_no_word_of_the_document(asked: httpx.AsyncClient, settings: Settings) -> None:
+    conversation = (await asked.post("/v1/conversations", json={})).json()["id"]
+    body = {"question": "年假有几天？", "conversation_id": conversation}
+    assert "十五天" in (await asked.post("/v1/ask", json=body)).json()["answer"]
+    (listed,) = (await asked.get("/v1/documents")).json()["data"]
+    assert (await asked.delete(f"/v1/documents/{listed['id']}")).status_code == 204
+    kept = (await asked.get(f"/v1/conversations/{conversation}/messages")).text
+    assert "十五天" in kept, "a deleted document's quotes stay with their conversations"
+    assert (await asked.delete(f"/v1/documents/{listed['id']}?purge=true")).status_code == 204
+    blank = (await asked.get(f"/v1/conversations/{conversation}/messages")).json()["data"]
+    assert "十五天" not in json.dumps(blank, ensure_ascii=False)
+    assert "彻底清除" in blank[-1]["content"]
+    assert blank[-1]["citations"][0]["quote"] == ""
+    assert (await asked.delete("/v1/documents/none?purge=true")).status_code == 404
+    for file in settings.home.glob("chatgglm.db*"):
+        assert "百分之一百五十".encode() not in file.read_bytes(), file.name
+    await upload(asked, {"员工手册.txt": HANDBOOK.encode()})
+    assert "十五天" in (await asked.post("/v1/ask", json={"question": "年假有几天？"})).json()["answer"]
+
+
+async def test_a_failed_job_is_tried_again(asked: httpx.AsyncClient, settings: Settings) -> None:
+    job = await upload(asked, {"a.txt": "食堂在一楼。".encode(), "b.pdf": b"no pdf"})
+    assert job["status"] == "failed"
+    (folder,) = uploads(settings.home).glob("*")
+    (folder / "b.pdf").rename(folder / "gone.pdf")
+    again = await asked.post(f"/v1/jobs/{job['id']}/retry")
+    assert again.status_code == 202
+    assert again.json()["status"] == "queued"
+    for _ in range(600):
+        now = (await asked.get(f"/v1/jobs/{job['id']}")).json()
+        if now["status"] == "failed":
+            break
+        await asyncio.sleep(0.05)
+    assert [row["error"] for row in now["documents"]] == [None, "no such file"]
+    assert (await asked.post("/v1/jobs/none/retry")).status_code == 404

@@ -103,3 +103,97 @@ def test_paths_from_stdin_and_wrong_usage(folder: Path) -> None:
     result = run(folder, "--kb", "坏 名字")
     assert result.exit_code == 1
     assert "cannot name a knowledge base" in result.stderr
+
+
+def jobs(*arguments: object) -> Result:
+    app = typer.Typer()
+    groups = {"jobs": typer.Typer()}
+    register(app, groups)
+    app.add_typer(groups["jobs"], name="jobs")
+    return CliRunner().invoke(app, ["jobs", *map(str, arguments)])
+
+
+@pytest.mark.usefixtures("service")
+def test_dry_run_tells_what_would_happen_and_changes_nothing(folder: Path, service: Service) -> None:
+    (folder / "乙.txt").write_text("乙文件。", encoding="utf-8")
+    (folder / "丙.txt").write_text("丙文件。", encoding="utf-8")
+    assert run(folder).exit_code == 0
+    (folder / "乙.txt").write_text("乙文件改了。", encoding="utf-8")
+    (folder / "丙.txt").unlink()
+    (folder / "丁.txt").write_text("丁文件。", encoding="utf-8")
+    (folder / "坏.pdf").write_bytes(b"%PDF broken")
+    before = service.settings.home.joinpath("chatgglm.db").read_bytes()
+    monkey = pytest.MonkeyPatch()
+    from rag import settings
+
+    monkey.setattr(settings, "get_settings", lambda: service.settings)
+    try:
+        found = document(run(folder, "--dry-run", "--sync", "--json"))
+        plain = run(folder, "--dry-run", "--sync").stdout
+    finally:
+        monkey.undo()
+    actions = {row["path"]: row["action"] for row in found["documents"]}
+    assert actions == {"甲.txt": "skip", "乙.txt": "replace", "丁.txt": "index", "坏.pdf": "fail"}
+    assert [row["path"] for row in found["deleted"]] == ["丙.txt"]
+    assert "Would be: 1 indexed, 1 replaced, 1 deleted" in plain
+    assert service.settings.home.joinpath("chatgglm.db").read_bytes() == before
+    real = document(run(folder, "--sync", "--json"))
+    assert [row["path"] for row in real["deleted"]] == ["丙.txt"]
+    assert {row["path"]: row["status"] for row in real["documents"]} == {
+        "甲.txt": "skipped",
+        "乙.txt": "indexed",
+        "丁.txt": "indexed",
+        "坏.pdf": "failed",
+    }
+
+
+@pytest.mark.usefixtures("service")
+def test_sync_spares_what_a_pattern_leaves_out(folder: Path) -> None:
+    (folder / "乙.md").write_text("乙。", encoding="utf-8")
+    run(folder)
+    assert document(run(folder, "--sync", "--exclude", "*.md", "--json"))["deleted"] == []
+
+
+@pytest.mark.usefixtures("service")
+def test_jobs_are_listed_shown_cancelled_and_tried_again(folder: Path, service: Service) -> None:
+    from ingest.pipeline import submit
+
+    (folder / "坏.docx").write_bytes(b"PK broken")
+    failed = document(run(folder, "--json"))["job_id"]
+    waiting = submit(service, [folder / "甲.txt"])
+    rows = json.loads(jobs("list", "--json").stdout)["jobs"]
+    assert {(row["id"], row["state"]) for row in rows} == {(failed, "failed"), (waiting, "queued")}
+    assert failed in jobs("list").stdout
+    shown = json.loads(jobs("show", failed, "--json").stdout)
+    assert {row["path"]: row["status"] for row in shown["documents"]} == {"甲.txt": "indexed", "坏.docx": "failed"}
+    assert "坏.docx" in jobs("show", failed).stdout
+    assert json.loads(jobs("cancel", waiting, "--json").stdout)["state"] == "cancelled"
+    assert jobs("cancel", waiting).exit_code == 1
+    assert jobs("show", "none").exit_code == 1
+    (folder / "坏.docx").unlink()
+    again = jobs("retry", failed, "--json")
+    assert again.exit_code == 1
+    assert {row["path"]: row["error"] for row in json.loads(again.stdout)["documents"]}["坏.docx"] == "no such file"
+    assert jobs("retry", waiting).exit_code == 0
+    assert jobs("retry", waiting).exit_code == 1
+    left = submit(service, [folder])
+    assert "skipped" in jobs("work").stdout
+    assert json.loads(jobs("show", left, "--json").stdout)["state"] == "succeeded"
+
+
+@pytest.mark.usefixtures("service")
+def test_near_duplicates_are_told(folder: Path) -> None:
+    text = "水泵每月检查一次，发现异常立即停机并上报主管领导，由设备科负责登记。" * 3
+    for name in ("一.txt", "二.txt"):
+        (folder / name).write_text(text + name[0], encoding="utf-8")
+    rows = {row["path"]: row for row in document(run(folder, "--json"))["documents"]}
+    (twin,) = rows["一.txt"]["near_duplicates"]
+    assert twin["path"] == "二.txt"
+    assert twin["document_id"] == rows["二.txt"]["document_id"]
+    assert twin["similarity"] > 0.8
+    assert rows["甲.txt"]["near_duplicates"] == []
+
+
+@pytest.mark.usefixtures("service")
+def test_watch_and_json_do_not_go_together(folder: Path) -> None:
+    assert run(folder, "--watch", "--json").exit_code == 2

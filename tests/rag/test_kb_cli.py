@@ -184,3 +184,27 @@ def test_nothing_heavy_is_imported_for_the_help() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_history_and_purge(world: World) -> None:
+    ids = world.put(DOCUMENTS)
+    world.put({"费用.txt": "出差补贴每天一百元。"})
+    history = document("documents", "history", "费用.txt")
+    assert [(v["version"], v["characters"], bool(v["replaced_at"])) for v in history["versions"]] == [
+        (1, 10, True),
+        (2, 10, False),
+    ]
+    assert "(present)" in call("documents", "history", "费用.txt").stdout
+    assert call("documents", "delete", "费用.txt").exit_code == 0
+    assert document("documents", "history", ids["费用.txt"])["deleted_at"]
+    gone = document("documents", "delete", "费用.txt", "制度/年假.txt", "--purge")
+    assert gone["purged"] is True
+    assert document("kb", "verify")["ok"] is True
+    assert document("documents", "list")["documents"] == []
+    kept = document("documents", "history", "费用.txt")["versions"]
+    assert [v["characters"] for v in kept] == [0, 0]
+    for file in world.settings.home.glob("chatgglm.db*"):
+        content = file.read_bytes()
+        assert not any(word.encode() in content for word in ("八十元", "一百元", "告知主管")), file.name
+    assert call("documents", "delete", "没有.txt", "--purge").exit_code == 1
+    assert call("documents", "history", "没有.txt").exit_code == 1
