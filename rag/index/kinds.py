@@ -7,7 +7,7 @@
 
 All three hold the vectors themselves, so each can also search exactly: for filters, and where
 tombstones leave too few results. The switch points are settings (`Settings.hnsw_from`,
-`Settings.ivf_from`); docs/decisions/008 has the measurements behind their defaults.
+`Settings.ivf_from`); docs/decisions/012 has the measurements behind their defaults.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ Both sides of a search are normalised alike: full/half width and compatibility f
 traditional to simplified, lower case. Beyond that,
 
 - a code is found whole and by parts: SN-2024-A gives sn2024a, sn, 2024, a;
-- numbers are found in any writing: 二〇二四年 and 2024年 both give 2024 and 2024年, 三万五千 and
-  3.5万 and 35,000 all give 35000, 2024-01-02 gives 1月 and 2日 too, 百分之五 gives 5%.
+- numbers are found in any writing: 二〇二四年 and 2024年 both give 2024 and 2024年 (and the
+  characters 二〇二四 nothing by themselves), 三万五千 and 3.5万 and 35,000 all give 35000,
+  2024-01-02 gives 1月 and 2日 too, 百分之五 gives 5%.
 """
 
 from __future__ import annotations
@@ -82,11 +83,14 @@ def term_keys(text: str) -> Keys:
     text = normal_form(text)
     points = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
     han = _IS_SPACELESS[np.minimum(points, len(_IS_SPACELESS) - 1)]
+    rest = np.where(han, np.uint32(0x20), points).tobytes().decode("utf-32-le")
+    found = numerals(text)
+    words = np.fromiter((word_key(word) for word in _words(text, rest, found)), dtype=np.uint64)
+    for start, end, _ in found:  # else 二〇二三年 would look more like 二〇二四年 than 2024年 does
+        han[start:end] = False
     wide = points.astype(np.uint64)
     pairs = han[:-1] & han[1:]
     bigrams = (wide[:-1][pairs] << np.uint64(BIGRAM_SHIFT)) | wide[1:][pairs]
-    rest = np.where(han, np.uint32(0x20), points).tobytes().decode("utf-32-le")
-    words = np.fromiter((word_key(word) for word in _words(text, rest)), dtype=np.uint64)
     return np.concatenate([wide[han], bigrams, words])
 
 
@@ -101,19 +105,25 @@ def words(text: str) -> list[str]:
     text = normal_form(text)
     points = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
     han = _IS_SPACELESS[np.minimum(points, len(_IS_SPACELESS) - 1)]
-    return list(_words(text, np.where(han, np.uint32(0x20), points).tobytes().decode("utf-32-le")))
+    return list(_words(text, np.where(han, np.uint32(0x20), points).tobytes().decode("utf-32-le"), numerals(text)))
 
 
-def _words(text: str, rest: str) -> Iterator[str]:
-    """``rest`` is ``text`` with a space for each Han character."""
+def numerals(text: str) -> list[tuple[int, int, str]]:
+    """Start, end and value of the Chinese numerals in a text in normal form."""
+    values = ((m.start(), m.end(), numeral_value(m[0])) for m in _NUMERAL.finditer(text))
+    return [(start, end, value) for start, end, value in values if value is not None]
+
+
+def _words(text: str, rest: str, found: list[tuple[int, int, str]]) -> Iterator[str]:
+    """``rest`` is ``text`` with a space for each Han character, ``found`` its numerals."""
     for match in _WORD.finditer(rest):
         after = text[match.end() : match.end() + 1]
         if match["number"]:
             yield from _number(match["number"].replace(",", ""), match["percent"], after)
         else:
             yield from _code(match[0])
-    for match in _NUMERAL.finditer(text):
-        yield from _numeral(text, match.start(), match.end())
+    for start, end, value in found:
+        yield from _numeral(text, start, end, value)
 
 
 def _number(number: str, percent: str, after: str) -> Iterator[str]:
@@ -143,11 +153,8 @@ def _code(code: str) -> Iterator[str]:
             yield part.lstrip("0").zfill(1) + unit
 
 
-def _numeral(text: str, start: int, end: int) -> Iterator[str]:
+def _numeral(text: str, start: int, end: int, value: str) -> Iterator[str]:
     """Chinese numerals in Arabic digits."""
-    value = numeral_value(text[start:end])
-    if value is None:
-        return
     yield value
     if text.endswith("百分之", 0, start):
         yield value + "%"

@@ -63,6 +63,36 @@ def test_finds_what_is_asked(query: str, best: int) -> None:
     assert scores[0] > scores[1]
 
 
+@pytest.mark.parametrize(
+    ("written", "also"),
+    [
+        ("員工請假應當提前", "员工请假应当提前"),
+        ("ＳＮ－２０２４－Ａ 的保修期", "sn-2024-a的保修期"),
+        ("保修期为１８个月", "保修期为18个月"),
+        ("百分之一百五十", "150%"),
+    ],
+)
+def test_one_thing_in_two_writings_finds_the_same(written: str, also: str) -> None:
+    index = made(TEXTS)
+    ids, scores = index.search(written, 3)
+    other_ids, other_scores = index.search(also, 3)
+    assert ids[0] == other_ids[0] > 0
+    if not any(c in written for c in "百十"):
+        assert np.array_equal(ids, other_ids)
+        assert scores == pytest.approx(other_scores)
+
+
+def test_years_and_codes_are_found_whole() -> None:
+    near = ["二〇二三年的报告", "2025年的报告", "型号 SN-2024-B", "型号 SN-2023-A", "型号 SM-2024-A", "编号 2024"]
+    index = made(["2024年的报告", "型号 SN-2024-A", *near])
+    assert index.search("二〇二四年", 1)[0].tolist() == [1]
+    assert index.search("二零二四年的报告", 1)[0].tolist() == [1]
+    for query in ("SN-2024-A", "sn2024a", "ＳＮ-２０２４-Ａ"):
+        ids, scores = index.search(query, 2)
+        assert ids[0] == 2
+        assert scores[0] > 1.2 * scores[1], "the whole code counts beside its parts"
+
+
 def test_result_shape_where_little_is_found() -> None:
     index = made(TEXTS)
     ids, scores = index.search("API", 4)

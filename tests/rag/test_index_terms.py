@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gglm.text import traditional_to_simplified
-from rag.index.terms import BIGRAM_SHIFT, WORD_BIT, normal_form, numeral_value, term_keys, word_key, words
+from rag.index.terms import BIGRAM_SHIFT, WORD_BIT, normal_form, numeral_value, numerals, term_keys, word_key, words
 
 HAN = st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), max_size=30)
 MIXED = st.text(st.sampled_from("中国人民銀行二〇四十万年第条%．，。 \n\tabcXYZ０１29-_./:@+#é🙂𠀀한カ"), max_size=40)
@@ -22,7 +22,7 @@ def shared(a: str, b: str) -> set[int]:
 
 def reference(text: str) -> list[int]:
     """The definition, one character at a time."""
-    text = normal_form(text)
+    text = whole = normal_form(text)
 
     def spaceless(char: str) -> bool:
         code = ord(char)
@@ -30,10 +30,12 @@ def reference(text: str) -> list[int]:
         ranges += [(0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0xF900, 0xFAFF), (0x20000, 0x323AF)]
         return any(first <= code <= last for first, last in ranges)
 
+    for start, end, _ in numerals(text):
+        text = text[:start] + " " * (end - start) + text[end:]
     keys = [ord(char) for char in text if spaceless(char)]
     pairs = itertools.pairwise(text)
     keys += [ord(a) << BIGRAM_SHIFT | ord(b) for a, b in pairs if spaceless(a) and spaceless(b)]
-    return sorted(keys + [word_key(word) for word in words(text)])
+    return sorted(keys + [word_key(word) for word in words(whole)])
 
 
 @given(st.one_of(HAN, MIXED, st.text(max_size=30)))
