@@ -7,6 +7,7 @@ its exit code, a line each on stdout.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -45,8 +46,8 @@ class Ended:
 class Command:
     """One command line with its environment.
 
-    ``die_at``: SIGKILL by itself at that step. ``batch``: documents that an ingestion writes at once. ``file_bytes``:
-    no file may grow beyond (RLIMIT_FSIZE).
+    ``die_at``: SIGKILL by itself at that step. ``batch``: documents that an ingestion writes at once. ``seal``: chunks
+    from which on index segments are merged in the background. ``file_bytes``: no file may grow beyond (RLIMIT_FSIZE).
     """
 
     argv: tuple[str, ...]
@@ -54,6 +55,7 @@ class Command:
     scratch: Path
     die_at: int = -1
     batch: int = 0
+    seal: int = 0
     file_bytes: int = 0
 
 
@@ -78,6 +80,7 @@ class Zygote:
             "scratch": str(command.scratch),
             "die_at": command.die_at,
             "batch": command.batch,
+            "seal": command.seal,
             "file_bytes": command.file_bytes,
         }
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -203,6 +206,10 @@ def _become(request: dict[str, Any]) -> None:
             from ingest import work
 
             work.FLUSH_DOCUMENTS = request["batch"]
+        if request["seal"]:
+            from rag.index import segments
+
+            segments.OPEN = request["seal"]
         if request["file_bytes"]:
             import resource
 
@@ -218,6 +225,7 @@ def _become(request: dict[str, Any]) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()  # the merging thread gives up
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
