@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from rag.errors import IndexUnavailable
 from rag.index import files
 from rag.index.lexical import Bm25Index
 from rag.index.stores import VectorStores
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rag.index.vectors import FaissStore
 
 MANIFEST = "generation.json"
+FORMAT = 2
+"""Of the files, and of the terms in them (rag/index/terms.py)."""
 GRACE_SECONDS = 300.0
 """A generation that is no longer current stays this long for those who have just looked up its number."""
 
@@ -54,6 +57,11 @@ def load(root: Path, kb_id: int, number: int, stores: VectorStores) -> KbIndex:
     folder = root / str(kb_id) / str(number)
     manifest = files.read_json(folder / MANIFEST)
     try:
+        if manifest["format"] != FORMAT:
+            raise IndexUnavailable(
+                "Another version of ChatGGLM made this index, with other search terms. "
+                "`chatgglm kb rebuild` makes it again from the database."
+            )
         for name, entry in manifest["files"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != entry["bytes"]:
@@ -90,7 +98,7 @@ def written(root: Path, index: KbIndex, known: Mapping[str, Any] | None = None) 
         index.vectors.save(folder / "vectors")
         index.lexical.save(folder / "lexical")
         content = {
-            "format": 1,
+            "format": FORMAT,
             "kb": index.kb_id,
             "embedder": index.embedder,
             "dim": index.vectors.dim,

@@ -411,3 +411,15 @@ def test_verify_finds_an_index_that_is_not_that_of_the_rows(place: Place) -> Non
     assert "not those of their text" in " ".join(place.indexes.verify("default").problems)
     place.publish([12345], ["没有这一行"])
     assert "12345" in " ".join(place.indexes.verify("default").problems)
+
+
+def test_an_index_of_another_version_is_told_and_made_again(place: Place) -> None:
+    place.put("年假有十五天")
+    path = place.folder / "1" / MANIFEST
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | {"format": 1}), encoding="utf-8")
+    with pytest.raises(IndexUnavailable, match="kb rebuild"):
+        IndexManager(place.database, place.settings, place.embedder).open("default")
+    place.indexes.rebuild("default")
+    assert place.found("年假") == [1]
+    assert place.indexes.verify("default").ok
