@@ -41,6 +41,7 @@ def version(text: str, sha: str = "a") -> NewVersion:
 def test_sqlite_is_configured(database: Database) -> None:
     with database.session() as session:
         assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert session.scalar(text("PRAGMA synchronous")) == 2, "FULL: commits outlive a power cut"
         assert session.scalar(text("PRAGMA foreign_keys")) == 1
         assert session.scalar(text("PRAGMA busy_timeout")) >= 10_000
 
