@@ -59,9 +59,9 @@ def _understandable(where: str) -> Iterator[None]:
     try:
         yield
     except (MilvusException, OSError) as error:
-        reason = getattr(error, "message", "") or str(error)
+        reason = (getattr(error, "message", "") or str(error)).strip().splitlines()[0].rstrip(".")
         raise IndexUnavailable(
-            f"Milvus ({where}) cannot be used: {reason.strip().splitlines()[0][:200]} Check CHATGGLM_MILVUS_URI and "
+            f"Milvus ({where}) cannot be used: {reason[:200]}. Check CHATGGLM_MILVUS_URI and "
             "that the server runs; if it lost its data, `chatgglm kb rebuild` makes the index again from the database."
         ) from error
 
