@@ -127,7 +127,7 @@ def align(text: str, raw: str) -> list[int]:
             if not free or any(place >= 0 for place in places[i : i + size]):
                 i += 1
                 continue
-            cursor = min(free, key=lambda j: (j < cursor, abs(j - cursor)))  # noqa: B023
+            cursor = min(free, key=lambda j: (j < cursor, abs(j - cursor)))
             while i < len(text) and cursor < len(raw) and places[i] < 0 and not used[cursor] and text[i] == raw[cursor]:
                 places[i] = cursor
                 used[cursor] = 1
@@ -179,21 +179,26 @@ def _work(data: bytes, parts: list[Stretch], scale: float | None) -> tuple[list[
             continue
         page = document[part.page - 1]
         width, height = page.get_size()
-        found.append(PageBoxes(part.page, round(width, 2), round(height, 2), tuple(_boxes(page, part))))
+        found.append(PageBoxes(part.page, round(width, 2), round(height, 2), tuple(_boxes(document, page, part))))
         if scale is not None:
             picture = _picture(page, found[-1], scale)
     return found, picture
 
 
-def _boxes(page: Any, part: Stretch) -> list[Box]:
+def _boxes(document: Any, page: Any, part: Stretch) -> list[Box]:
     textpage = page.get_textpage()
     raw, indices = _characters(textpage)
     shown, sources = ink(raw)
     wanted, origins = ink(part.text)
+    recognised: list[Box] = []
+    if 2 * len(shown) < len(wanted):  # its text is not in the file: it came from OCR
+        raw, recognised = _recognised(document, part.page)
+        shown, sources = ink(raw)
     boxes: list[Box] = []
     for place, origin in zip(align(wanted, shown), origins, strict=True):
         if place >= 0 and part.start <= origin < part.end:
-            box = _displayed(page, textpage.get_charbox(indices[sources[place]], loose=True))
+            at = sources[place]
+            box = recognised[at] if recognised else _displayed(page, textpage.get_charbox(indices[at], loose=True))
             if boxes and _same_line(boxes[-1], box):
                 last = boxes[-1]
                 box = (min(last[0], box[0]), min(last[1], box[1]), max(last[2], box[2]), max(last[3], box[3]))
@@ -219,6 +224,27 @@ def _characters(textpage: Any) -> tuple[str, list[int]]:
         indices.append(first)
         i += 1
     return "".join(chars), indices
+
+
+def _recognised(document: Any, number: int) -> tuple[str, list[Box]]:
+    """What OCR reads on the page, each character a share of its line."""
+    from ingest.formats import ocr, pdf
+
+    chars: list[str] = []
+    boxes: list[Box] = []
+    if not ocr.available():
+        return "", boxes
+    height = document[number - 1].get_height()
+    for line in pdf.recognise_page(document, number - 1).lines:
+        for part in line.cells or (line,):
+            widths = [1 if char.isascii() else 2 for char in part.text]
+            unit = (part.right - part.left) / max(sum(widths), 1)
+            left = part.left
+            for char, width in zip(part.text, widths, strict=True):
+                chars.append(char)
+                boxes.append((left, height - part.top, left + width * unit, height - part.bottom))
+                left += width * unit
+    return "".join(chars), boxes
 
 
 def _displayed(page: Any, box: tuple[float, float, float, float]) -> Box:

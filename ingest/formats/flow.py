@@ -79,7 +79,7 @@ def _mask(text: str) -> str:
 
 def _mark_rows(lines: list[Line]) -> None:
     """Lines of several cells, one below the other, are rows of a table."""
-    for parted, run in itertools.groupby(lines, key=lambda line: len(line.cells) > 1):
+    for parted, run in itertools.groupby(lines, key=_is_parted):
         table = list(run)
         if not parted or len(table) < 2:
             continue
@@ -87,6 +87,12 @@ def _mark_rows(lines: list[Line]) -> None:
         named = len({len(row) for row in grid}) == 1 and looks_like_header(grid)
         for i, line in enumerate(table):
             line.header = table[0].text if named and i else ""
+
+
+def _is_parted(line: Line) -> bool:
+    """Of several cells, and not only a number with what it numbers (第一条　…)."""
+    numbered = len(line.cells) == 2 and len(line.cells[0].text) <= 8 and starts_element(line.text)
+    return len(line.cells) > 1 and not numbered
 
 
 def _set_margins(pages: Iterable[list[Line]]) -> None:

@@ -85,7 +85,7 @@ def _parts(pixels: np.ndarray, turned: bool = False) -> tuple[list[Line], list[f
 
     engine = _engine()
     result = engine(np.ascontiguousarray(pixels))
-    if result.boxes is None or not len(result.boxes):
+    if result.boxes is None or not getattr(result, "txts", None):
         return [], []
     boxes = np.asarray(result.boxes, dtype=float)  # (n, 4 corners, x and y from the upper left)
     across = np.linalg.norm(boxes[:, 1] - boxes[:, 0], axis=1)
@@ -134,7 +134,7 @@ def _engine() -> Any:
     import cv2
     from rapidocr import RapidOCR
 
-    class Recogniser(RapidOCR):  # type: ignore[misc]
+    class Recogniser(RapidOCR):
         """Remembers which way up the lines were."""
 
         upside_down = False

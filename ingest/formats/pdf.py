@@ -35,18 +35,23 @@ _GENERIC_TITLE = re.compile(
 
 def parse(data: bytes, name: str) -> Draft:
     """Raises `EncryptedFile`, `DamagedFile`, or `NoText` for a scan that nothing here can read."""
-    import pypdfium2
-
-    try:
-        document = pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        if "password" in str(error).lower() or "security" in str(error).lower():
-            raise EncryptedFile("the PDF is protected by a password; save a copy without it") from None
-        raise DamagedFile("the file is damaged or not a real PDF") from None
+    document = opened(data)
     try:
         return _read(document)
     finally:
         document.close()
+
+
+def opened(data: bytes) -> Any:
+    """pdfium's document; raises `EncryptedFile` or `DamagedFile`."""
+    import pypdfium2
+
+    try:
+        return pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if "password" in str(error).lower() or "security" in str(error).lower():
+            raise EncryptedFile("the PDF is protected by a password; save a copy without it") from None
+        raise DamagedFile("the file is damaged or not a real PDF") from None
 
 
 def _read(document: Any) -> Draft:
@@ -57,7 +62,7 @@ def _read(document: Any) -> Draft:
     pictures: list[int] = []
     for index in range(count):
         try:
-            lines, is_picture, lacks_font = _page(document, index)
+            lines, is_picture, lacks_font = read_page(document, index)
         except Exception:  # one broken page must not cost the others
             lines, is_picture, lacks_font = [], False, False
             draft.fidelity.setdefault("damaged_pages", []).append(index + 1)
@@ -105,7 +110,7 @@ def _repaired(title: str) -> str:
 # -- the text layer --------------------------------------------------------------------------------
 
 
-def _page(document: Any, index: int) -> tuple[list[Line], bool, bool]:
+def read_page(document: Any, index: int) -> tuple[list[Line], bool, bool]:
     """Lines of a page's text layer, whether the text that people see there is a picture, or lacks its font."""
     page = document[index]
     textpage = page.get_textpage()
@@ -125,7 +130,7 @@ def _page(document: Any, index: int) -> tuple[list[Line], bool, bool]:
                 lines.append(line)
             position += len(raw) + len(separator)
         lines = [line for line in lines if line.text]
-        is_picture = not lines or _unreadable(lines) or _is_stamped_picture(page, lines)
+        is_picture = _unreadable(lines) or _is_stamped_picture(page, lines) if lines else _shows_anything(page)
         return lines, is_picture, _lacks_font(page, textpage, text if exact else "")
     finally:
         textpage.close()
@@ -139,8 +144,15 @@ def _lacks_font(page: Any, textpage: Any, text: str) -> bool:
     han = next((i for i, char in enumerate(text) if is_han(char)), None)
     if han is not None:
         _, bottom, _, top = textpage.get_charbox(han)
-        return bool(top <= bottom)
-    return not text and any(True for _ in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_TEXT], max_depth=2))
+        _, lowest, _, highest = textpage.get_charbox(han, loose=True)
+        if top - bottom > 0.01 * (highest - lowest):  # there is an outline to show
+            return False
+    elif text:
+        return False
+    return any(  # a font without outlines that is in the file lies over a scan, and is meant so
+        pdfium.FPDFFont_GetIsEmbedded(pdfium.FPDFTextObj_GetFont(shown.raw)) == 0
+        for shown in page.get_objects(filter=[pdfium.FPDF_PAGEOBJ_TEXT], max_depth=2)
+    )
 
 
 def _line(textpage: Any, text: str, start: int | None) -> Line:
@@ -167,6 +179,10 @@ def _measured(textpage: Any, text: str, start: int) -> Line:
     return Line(clean(text), left, right, min(bottom, bottom2), max(top, top2))
 
 
+def _shows_anything(page: Any) -> bool:
+    return any(True for _ in page.get_objects(max_depth=1))
+
+
 def _is_stamped_picture(page: Any, lines: list[Line]) -> bool:
     """A picture covers most of the page, and the text layer holds next to nothing."""
     import pypdfium2.raw as pdfium
@@ -188,11 +204,7 @@ def _recognise(document: Any, pictures: list[int], pages: list[list[Line]], draf
     """Puts what OCR reads in the place of what the text layer of these pages holds, if it is more."""
     read: dict[int, ocr.Page] = {}
     for index in pictures:
-        found, scale = _rendered(document, index)
-        for line in found.lines:
-            for part in (line, *line.cells):
-                part.left, part.right = part.left * scale, part.right * scale
-                part.bottom, part.top = part.bottom * scale, part.top * scale
+        found = recognise_page(document, index)
         known = 0 if _unreadable(pages[index]) else sum(len(line.text) for line in pages[index])
         if sum(len(line.text) for line in found.lines) > known:
             pages[index] = found.lines
@@ -200,17 +212,22 @@ def _recognise(document: Any, pictures: list[int], pages: list[list[Line]], draf
     note(draft, read)
 
 
-def _rendered(document: Any, index: int) -> tuple[ocr.Page, float]:
-    """What OCR reads on a page, and points a pixel."""
+def recognise_page(document: Any, index: int) -> ocr.Page:
+    """What OCR reads on a page, in points."""
     page = document[index]
     try:
         scale = ocr.LONGEST / max(page.get_size())
         bitmap = page.render(scale=scale)
         try:
-            return ocr.read(bitmap.to_pil()), 1 / scale
+            found = ocr.read(bitmap.to_pil())
         finally:
             bitmap.close()
     except Exception:  # as with the text layer: one broken page must not cost the others
-        return ocr.Page([]), 1.0
+        return ocr.Page([])
     finally:
         page.close()
+    for line in found.lines:
+        for part in (line, *line.cells):
+            part.left, part.right = part.left / scale, part.right / scale
+            part.bottom, part.top = part.bottom / scale, part.top / scale
+    return found

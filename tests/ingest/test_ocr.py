@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ingest import limits
 from ingest.errors import DamagedFile, EmptyFile, NoText
 from ingest.formats import ocr, parse
+from ingest.highlights import boxes_of, stretches
 from ingest.limits import Limits, applied
 from ingest.runners import Task
 from ingest.runners.local import LocalRunner
@@ -74,7 +75,14 @@ def test_pages_of_a_pdf_that_are_pictures(make_pdf: Callable[..., bytes]) -> Non
     assert parsed.fidelity["ocr_pages"] == [2]
     assert "pages_without_text" not in parsed.fidelity
     assert plain(parsed.text) == "有字的一页。" + plain(SENTENCES[0])
-    assert parsed.page_at(parsed.text.index("Meeting")) == 2
+    start = parsed.text.index("Meeting")
+    assert parsed.page_at(start) == 2
+    (found,) = boxes_of(buffer.getvalue(), stretches(parsed.text, parsed.pages, start, start + len("Meeting")))
+    ((left, top, right, bottom),) = found.boxes
+    assert found.page == 2
+    assert left == pytest.approx(20, abs=10)  # half a point a pixel, from the picture's upper left corner at (0, 45)
+    assert right == pytest.approx(110, abs=25)
+    assert 45 < top < 75 < bottom < 105
 
 
 def test_a_parsing_process_reads_pictures_within_its_limits(tmp_path: Path) -> None:
