@@ -17,7 +17,7 @@ from rag.ports import Reader
 from rag.retrieve import Found, Retriever, diverse, merge_neighbours, near_best, usable_question
 from rag.rewrite import Rewriter, Standalone, standalone
 from rag.settings import Settings
-from rag.smalltalk import Topic, classify, fitting, fixed_reply
+from rag.smalltalk import Topic, classify, closing, fitting, fixed_reply
 from rag.types import Answer, Citation, Passage, ReaderOutput, Reason, Turn
 from rag.wire import answer_to_dict, citation_to_dict, passage_to_dict
 
@@ -151,7 +151,8 @@ class Answerer:
         question = usable_question(question, self.settings)
         run = _Run(question, question)
         run.generation = self.retriever.generation(kb)
-        if (topic := classify(question)) is not None:
+        topic = classify(question) or (closing(question) if history else None)
+        if topic is not None:
             yield self._small_talk(run, topic, history)
             return
         with run.timed("rewrite"):

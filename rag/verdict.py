@@ -33,12 +33,12 @@ _NO = {
     r"谢绝|请勿|切勿|没有办法|暂不",
 }
 _LIMIT = re.compile(r"除.{1,12}外|未经|除非|只有|如果|若|的话|的情况下")
-"""A sentence with a condition gives no verdict …"""
+"""A condition in the clause or the one before it: no verdict …"""
 _DOUBT = re.compile(
     r"不是|并非|根据.{0,8}需要|当.{1,12}时|间接|除外|除非|否则|例外|但|然而|不过|仅|只有|只[能可支适]|才[能可会]|"
     r"原则上|一般|可能|不一定|未必|视|如果|若|的话|未经|不含|以外|之外"
 )
-"""… and no clause that limits what it says."""
+"""… nor where the clause limits what it says."""
 _WORDS = {"need": ("需要", "不需要"), "may": ("可以", "不可以")}
 _CLAUSE = re.compile(r"[，,。；;！!？?\n]")
 _STOP = re.compile(
@@ -64,7 +64,7 @@ def asks_yes_no(question: str) -> bool:
 
 def verdict(question: str, sentence: str) -> Verdict | None:
     """The word that the sentence says literally; None: it says neither, or not beyond doubt."""
-    if not asks_yes_no(question) or _NEGATED.search(_CHOICE.sub("", question)) or _LIMIT.search(sentence):
+    if not asks_yes_no(question) or _NEGATED.search(_CHOICE.sub("", question)):
         return None
     kind = next((name for name, pattern in _TOPICS.items() if re.search(pattern, question)), None)
     if kind is None:
@@ -80,6 +80,9 @@ def verdict(question: str, sentence: str) -> Verdict | None:
     if best is None or best[0] < MIN_SHARE:
         return None
     clause = sentence[best[1] : best[2]]
+    before = max((m.start() for m in _CLAUSE.finditer(sentence, 0, max(0, best[1] - 1))), default=0)
+    if _LIMIT.search(sentence[before : best[2]]):
+        return None
     if _DOUBT.search(clause) or not terms(_STOP.sub("", question)) & terms(clause):
         return None
     no = list(re.finditer(_NO[kind], clause))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rag.smalltalk import classify, fitting, fixed_reply, without_courtesy
+from rag.smalltalk import classify, closing, fitting, fixed_reply, without_courtesy
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,35 @@ def test_generated_replies_are_checked() -> None:
     assert not fitting("ability", "我会开飞机。")
     for topic in ("identity", "ability", "thanks", "farewell", "greeting", "assent"):
         assert fitting(topic, fixed_reply(topic))
+
+
+@pytest.mark.parametrize(
+    ("message", "topic"),
+    [
+        ("懂了，谢谢～", "thanks"),
+        ("原来如此，3Q", "thanks"),
+        ("谢谢老师", "thanks"),
+        ("好吧，没写就算了", "assent"),
+        ("哈哈学到了", "assent"),
+        ("好嘞，我去看看", "assent"),
+    ],
+)
+def test_a_comment_on_the_answer_closes_the_talk(message: str, topic: str) -> None:
+    assert closing(message) == topic
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        "报销流程，谢谢",
+        "年假 谢谢",
+        "谢谢，那价格呢？",
+        "好友验证在哪设置",
+        "了解一下退货政策",
+        "明白纸发放办法",
+        "行程单打印",
+    ],
+)
+def test_a_request_is_no_comment(message: str) -> None:
+    assert closing(message) is None

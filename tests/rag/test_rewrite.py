@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from rag.references import topic_of
-from rag.rewrite import by_rules, complete, followup, remark, sound, standalone
+from rag.rewrite import by_rules, complete, followup, sound, standalone
+from rag.smalltalk import remark
 from rag.types import Turn
 
 
