@@ -129,7 +129,7 @@ def search(index: Any, queries: FloatMatrix, k: int, selector: Any, exact: bool)
     else:
         index = faiss().downcast_index(index.storage) if kind == "hnsw" else index
         parameters = faiss().SearchParameters(sel=selector)
-    return index.search(queries, k, params=parameters)  # type: ignore[no-any-return]
+    return index.search(queries, k, params=parameters)
 
 
 def vectors_of(index: Any) -> FloatMatrix:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from rag.errors import InvalidInput, NotFound
-from rag.filters import Filters, day
+from rag.filters import Filters, allowed_chunks, day
 from rag.retrieve import Retriever, diverse, fuse, merge_neighbours
-from rag.store.models import DocumentVersion
+from rag.store.kbs import get_kb
+from rag.store.models import Chunk, DocumentVersion
 from rag.types import Passage, Scores
 from tests.rag.world import SentenceReader, World
 
@@ -143,6 +144,15 @@ def test_filters_by_metadata_and_date_are_exact(world: World) -> None:
     assert paths(meta={"级别": 3, "部门": "行政"}) == {"甲.md"}
     assert paths(meta={"级别": 4}) == set()
     assert paths(documents=("乙.md", "没有.md")) == {"乙.md"}
+    with world.database.session() as session:  # ids of one version need not follow one another
+        last = session.scalars(select(Chunk).order_by(Chunk.id.desc())).first()
+        assert last is not None
+        extra = Chunk(id=last.id + 7, version_id=last.version_id, ordinal=99, char_start=0, char_end=1)
+        session.add(extra)
+        session.flush()
+        admitted = allowed_chunks(session, get_kb(session, "default"), Filters(documents=("乙.md",)))
+        assert admitted.tolist() == [last.id, last.id + 7]
+        session.rollback()
     with pytest.raises(InvalidInput, match="晚于"):
         Filters(since=date(2024, 1, 2), until=date(2024, 1, 1))
     with pytest.raises(InvalidInput, match="2024-03-01"):
