@@ -122,7 +122,10 @@ _CLOSING = re.compile(
     r"爱了|试了(?:可以)?|行吧?|可以了|没事|这下|了|啊|呀",
     re.IGNORECASE,
 )
-_AFTERTHOUGHT = re.compile(r"(?:我|那|就|没|不|先|太|真|这|有声|今晚).{0,7}")
+_AFTERTHOUGHT = re.compile(
+    r"那?我?(?:先|再|去|来|慢慢|自己|这就)*(?:看看?|试试?|改改看?|想想|走|忙|记下|看一下|试一下)|"
+    r"没写?就算|没有也没事|[就先]这样|太.{0,3}|真.{0,4}|有声|挺.{1,3}"
+)
 
 
 def remark(message: str) -> bool:
