@@ -61,6 +61,7 @@ class DocumentRow:
     fidelity: dict[str, Any]
     created_at: Any
     updated_at: Any
+    dated: Any
 
 
 def list_documents(session: Session, kb: KnowledgeBase) -> list[DocumentRow]:
@@ -81,6 +82,7 @@ def list_documents(session: Session, kb: KnowledgeBase) -> list[DocumentRow]:
             DocumentVersion.fidelity,
             Document.created_at,
             Document.updated_at,
+            Document.dated,
         )
         .join(DocumentVersion, DocumentVersion.document_id == Document.id)
         .where(Document.kb_id == kb.id, Document.deleted_at.is_(None), DocumentVersion.deleted_at.is_(None))
