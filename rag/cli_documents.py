@@ -72,7 +72,7 @@ def documents_list(
         columns += [name for name in ("tags", "nearly the same as") if any(row[name] for row in rows)]
         shared.table(rows, tuple(columns))
     else:
-        err_console.print(f"{kb} holds no such documents.", style="yellow", markup=False)
+        err_console.print(f"{kb} holds no {'such ' if wanted else ''}documents.", style="yellow", markup=False)
 
 
 @friendly_errors
