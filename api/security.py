@@ -167,7 +167,7 @@ def _require_json(scope: Scope, headers: Headers) -> None:
     if scope["method"] not in ("POST", "PUT", "PATCH") or not scope["path"].startswith("/v1/"):
         return
     kind = headers.get("content-type", "").split(";")[0].strip().lower()
-    if scope["path"].rstrip("/") == "/v1/documents" and scope["method"] == "POST":
+    if scope["path"].rstrip("/") in ("/v1/documents", "/v1/chunks/preview") and scope["method"] == "POST":
         if kind != "multipart/form-data":
             raise UnsupportedMediaType("Send the documents as multipart/form-data, each in a field «file».")
     elif kind != "application/json":

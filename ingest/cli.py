@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
-    """Adds `ingest` to the app, and the group `jobs`."""
-    from ingest import cli_jobs
+    """Adds `ingest` and `chunks` to the app, and the group `jobs`."""
+    from ingest import cli_chunks, cli_jobs
 
     app.command("ingest")(ingest)
+    app.command("chunks")(cli_chunks.chunks)
     cli_jobs.register(groups)
 
 
