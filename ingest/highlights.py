@@ -1,7 +1,7 @@
 """Where a stretch of a PDF's canonical text stands on its pages, and pictures of those pages.
 
 Nothing is stored for it: the characters that pdfium reads on a page now are matched with that page's
-canonical text, so a new version of either reader cannot make the boxes wrong (docs/decisions/010).
+canonical text, so a new version of either reader cannot make the boxes wrong (docs/decisions/011).
 pdfium runs in a process of its own, with limits: a bad file costs one request, not the server.
 """
 
