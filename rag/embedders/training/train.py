@@ -146,9 +146,7 @@ def make_encoder(args: argparse.Namespace) -> None:
 
     tokenizer = load_tokenizer(args.work)
     if args.start != "static":
-        model = load(Path(args.start))
-        if args.graft:
-            encoder.graft(bert_of(model), np.load(args.work / args.vectors), args.graft)
+        model = begin(args)
     else:
         bert = encoder.build(np.load(args.work / args.vectors), args.width, args.layers, args.inner, args.seed)
         model = encoder.assemble(bert, tokenizer, args.work / "start")
@@ -172,13 +170,21 @@ def load(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(str(folder), device="cpu")
 
 
+def begin(args: argparse.Namespace) -> SentenceTransformer:
+    """The model of ``--start``, over other piece vectors where ``--graft`` says so."""
+    model = load(Path(args.start))
+    if args.graft:
+        encoder.graft(bert_of(model), np.load(args.work / args.vectors), args.graft)
+    return model
+
+
 def bert_of(model: SentenceTransformer) -> BertModel:
     bert: BertModel = cast(Any, model[0]).auto_model
     return bert
 
 
 def show_scores(args: argparse.Namespace) -> None:
-    model = load(Path(args.start))
+    model = begin(args)
     exam = Exam(tasks(args.data), load_tokenizer(args.work))
     scores = exam(lambda texts: encoder.encode(model, texts))
     print(json.dumps(scores, indent=1))
@@ -186,7 +192,7 @@ def show_scores(args: argparse.Namespace) -> None:
 
 
 def make_export(args: argparse.Namespace) -> None:
-    size = encoder.export(load(Path(args.start)), args.out)
+    size = encoder.export(begin(args), args.out)
     log.info("%s: %.2f MiB", args.out, size / 2**20)
 
 
@@ -221,7 +227,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--ema", type=float, default=0.98, help="encoder: decay of the averaged weights")
     out.add_argument("--start", default="static", help="all but the first two stages: model folder to begin from")
     out.add_argument("--vectors", default="static.npy", help="static writes these piece vectors, encoder begins there")
-    out.add_argument("--graft", type=float, default=0, help="encoder: this share of --start's layers over --vectors")
+    out.add_argument("--graft", type=float, default=0, help="put this share of --start's layers over --vectors")
     out.add_argument("--run", default="run", help="encoder: name of the folder for checkpoints")
     out.add_argument("--out", type=Path, default=Path(__file__).parents[1] / encoder.NAME)
     out.add_argument("--every", type=float, default=5, help="encoder: minutes between checkpoints")
