@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.postgres import NoPostgres, PostgresServer
 
@@ -29,6 +30,8 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")  # a busy machine is no failure
 _NETWORK_LOG.touch()
 _spec = importlib.util.spec_from_file_location("chatgglm_offline_guard", _GUARD / "sitecustomize.py")
 assert _spec is not None
