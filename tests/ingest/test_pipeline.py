@@ -325,14 +325,16 @@ def test_a_file_that_another_job_wrote_meanwhile_is_read_again(
 # -- processes that die ----------------------------------------------------------------------------
 
 
-def start(home: Path, folder: Path | str, delay: float = 0.0) -> subprocess.Popen[bytes]:
+def start(home: Path, folder: Path | str, delay: float = 0.0, database_url: str = "") -> subprocess.Popen[bytes]:
     """A process that ingests a folder, or works on the job of that id."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.ingest.installation", str(home), str(folder), str(delay)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        | ({"CHATGGLM_DATABASE_URL": database_url} if database_url else {}),
     )
 
 
@@ -388,7 +390,7 @@ def test_two_processes_at_once_end_as_one_would(tmp_path: Path, many: Path) -> N
     service = installation(home)
     processes = [start(home, many) for _ in range(2)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors.decode()
     assert len(stored(service)) == 24
     proven(service)
@@ -397,18 +399,18 @@ def test_two_processes_at_once_end_as_one_would(tmp_path: Path, many: Path) -> N
         assert len(live) == 24
 
 
-def test_workers_share_a_job_and_one_that_dies_is_replaced(tmp_path: Path, many: Path) -> None:
+def test_workers_share_a_job_and_one_that_dies_is_replaced(tmp_path: Path, many: Path, database_url: str) -> None:
     """Two processes on the same job; one is killed while it holds documents."""
     home = tmp_path / "home"
-    service = installation(home)
+    service = installation(home, database_url=database_url)
     job_id = submit(service, [many])
-    doomed, survivor = start(home, job_id, delay=0.3), start(home, job_id, delay=0.3)
+    doomed, survivor = (start(home, job_id, 0.3, database_url) for _ in range(2))
     assert doomed.stdout is not None
     while b"'embedding'" not in doomed.stdout.readline():
         pass
     doomed.kill()
     doomed.wait()
-    _, errors = survivor.communicate(timeout=120)
+    _, errors = survivor.communicate(timeout=600)
     assert survivor.returncode == 0, errors.decode()
     assert len(stored(service)) == 24
     proven(service)
