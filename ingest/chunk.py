@@ -8,17 +8,22 @@ are never split, so a sentence is only cut where it is longer than the maximum b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+import numpy as np
+
 from ingest.sentences import pieces, sentences
+from ingest.tokens import token_starts
 from ingest.types import HEADING_SEPARATOR, Block, ChunkSpan, Parsed
 
 TARGET = 380
 MAXIMUM = 480
-"""Characters; the reader's window."""
+"""Tokens of the generator (`ingest.tokens`): one a Han character. The maximum is the reader's window."""
 
+_MOST_TOKENS = 4
+"""Of one character: its UTF-8 bytes."""
 _MAX_HEADING = 500
 _MAX_PART = 80
 _TINY = 30
@@ -50,34 +55,69 @@ class _Unit:
     heading: bool = False
 
 
-def chunk(parsed: Parsed, target: int = TARGET, maximum: int = MAXIMUM) -> list[ChunkSpan]:
-    """Chunks of a document, in order; every non-space character lies in exactly one.
+def chunk(parsed: Parsed, target: int = TARGET, maximum: int = MAXIMUM, overlap: int = 0) -> list[ChunkSpan]:
+    """Chunks of a document, in order; every non-space character lies in exactly one, without ``overlap``.
 
-    Each is at most ``maximum`` characters. ``heading`` is the path of headings above it, without
-    the document's title; the rest of an article that was cut carries its 第X条, the rest of a
-    table its header line.
+    Each is at most ``maximum`` tokens. With ``overlap``, a chunk that goes on with a section begins
+    with the last sentences of the one before, up to so many tokens. ``heading`` is the path of
+    headings above it, without the document's title; the rest of an article that was cut carries
+    its 第X条, the rest of a table its header line.
 
     Raises:
         ValueError: sizes that make no sense.
     """
     if not 0 < target <= maximum:
         raise ValueError(f"target {target} must lie within 1…{maximum}")
-    units = _coalesced(list(_units(parsed, maximum)))
+    if not 0 <= overlap <= target // 2:
+        raise ValueError(f"overlap {overlap} must lie within 0…{target // 2}, half the target")
+    size = Sizes(parsed.text)
+    units = _coalesced(list(_units(parsed, maximum - overlap, size)))
+    before = (size.before([unit.start for unit in units]), size.before([unit.end for unit in units]))
     spans = []
-    for first, last in _cuts(units, target, maximum):
-        start, end = units[first].start, units[last].end
+    for first, last in _cuts(units, before, target - overlap, maximum - overlap):
+        end = units[last].end
+        start = units[_reach(units, before, first, overlap)].start if overlap else units[first].start
         heading = _path(units[first : last + 1])
         spans.append(ChunkSpan(start, end, heading, parsed.page_at(start)))
     return spans
 
 
-def _cuts(units: list[_Unit], target: int, maximum: int) -> list[tuple[int, int]]:
-    """(first, last) unit of each chunk, by the least total cost."""
+class Sizes:
+    """Lengths of stretches of a text, in tokens."""
+
+    def __init__(self, text: str) -> None:
+        self._starts = token_starts(text)
+
+    def before(self, offsets: Sequence[int]) -> list[int]:
+        """How many tokens begin before each offset."""
+        return np.searchsorted(self._starts, offsets).tolist()
+
+    def of(self, start: int, end: int) -> int:
+        """Tokens that begin within ``start:end``."""
+        first, last = self.before((start, end))
+        return last - first
+
+
+def _reach(units: list[_Unit], before: tuple[list[int], list[int]], first: int, overlap: int) -> int:
+    """The unit at which a chunk begins that repeats what is above it: whole units of its own section."""
+    starts, _ = before
+    reach = first
+    while (
+        reach > 0
+        and not units[reach].heading
+        and units[reach - 1].path == units[first].path
+        and starts[first] - starts[reach - 1] <= overlap
+    ):
+        reach -= 1
+    return reach
+
+
+def _cuts(units: list[_Unit], before: tuple[list[int], list[int]], target: int, maximum: int) -> list[tuple[int, int]]:
+    """(first, last) unit of each chunk, by the least total cost; ``before``: tokens before each one's start and end."""
     count = len(units)
     best = [0.0] + [float("inf")] * count
     came = [0] * (count + 1)
-    starts = [unit.start for unit in units]
-    ends = [unit.end for unit in units]
+    starts, ends = before
     for first in range(count):
         cost = best[first] + _CHUNK + (units[first].cut if first else 0.0)
         begin = starts[first]
@@ -100,7 +140,7 @@ def _cuts(units: list[_Unit], target: int, maximum: int) -> list[tuple[int, int]
     return found[::-1]
 
 
-def _units(parsed: Parsed, maximum: int) -> Iterator[_Unit]:
+def _units(parsed: Parsed, maximum: int, size: Sizes) -> Iterator[_Unit]:
     text = parsed.text
     path: list[tuple[int, str]] = []  # (level, heading)
     article = ""
@@ -122,7 +162,7 @@ def _units(parsed: Parsed, maximum: int) -> Iterator[_Unit]:
         cut, mixed = _costs(block, previous)
         if glued:
             cut, mixed = cut + _GLUED, 0.0
-        for i, (start, end, rough) in enumerate(_split(text, block, maximum)):
+        for i, (start, end, rough) in enumerate(_split(text, block, maximum, size)):
             if i == 0:
                 yield _Unit(start, end, cut, mixed, inner, block.kind == "heading")
             else:
@@ -172,7 +212,7 @@ def _costs(block: Block, previous: Block | None) -> tuple[float, float]:
             return _PARAGRAPH, 0.0
 
 
-def _split(text: str, block: Block, maximum: int) -> Iterator[tuple[int, int, int]]:
+def _split(text: str, block: Block, maximum: int, size: Sizes) -> Iterator[tuple[int, int, int]]:
     """(start, end, roughness): sentences, whole rows and lines of code; what is too long in pieces."""
     if block.kind == "code":
         spans: list[tuple[int, int]] = []
@@ -182,15 +222,20 @@ def _split(text: str, block: Block, maximum: int) -> Iterator[tuple[int, int, in
                 lead = len(line) - len(line.lstrip())
                 spans.append((start + lead, start + len(line.rstrip())))
             start += len(line) + 1
-    elif block.kind in ("heading", "row") and block.end - block.start <= maximum:
+    elif block.kind in ("heading", "row") and size.of(block.start, block.end) <= maximum:
         spans = [(block.start, block.end)]
     else:
         spans = list(sentences(text, block.start, block.end))
     for start, end in spans:
-        if end - start > maximum:
-            yield from pieces(text, start, end, maximum)
-        else:
+        if (end - start) * _MOST_TOKENS <= maximum or size.of(start, end) <= maximum:
             yield start, end, 0
+            continue
+        for first, last, rough in pieces(text, start, end, maximum):
+            if size.of(first, last) <= maximum:
+                yield first, last, rough
+                continue
+            for i, (a, b, finer) in enumerate(pieces(text, first, last, max(1, maximum // _MOST_TOKENS))):
+                yield a, b, finer if i else rough
 
 
 def _label(text: str) -> str:

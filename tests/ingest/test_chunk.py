@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.canonical import Draft, canonicalise, clean
-from ingest.chunk import MAXIMUM, TARGET, chunk
+from ingest.chunk import MAXIMUM, TARGET, Sizes, chunk
 from ingest.errors import EmptyFile, SourceError
 from ingest.formats import parse
 from ingest.sentences import sentences
+from ingest.tokens import count
 from ingest.types import ChunkSpan, Parsed
 
 SENTENCE = "本条所称的档案，是指各部门在工作中形成的、对单位有保存价值的文字、图表和声像记录。"
@@ -26,9 +28,10 @@ def document(source: str, name: str = "a.md") -> tuple[Parsed, list[ChunkSpan], 
 def check(parsed: Parsed, spans: list[ChunkSpan], maximum: int = MAXIMUM) -> None:
     """What holds for every document: in order, apart, within the size, and nothing left out."""
     position = 0
+    size = Sizes(parsed.text)
     for span in spans:
         assert position <= span.char_start < span.char_end <= len(parsed.text)
-        assert span.char_end - span.char_start <= maximum
+        assert size.of(span.char_start, span.char_end) <= maximum
         assert not parsed.text[position : span.char_start].strip()
         text = parsed.text[span.char_start : span.char_end]
         assert text == text.strip()
@@ -98,6 +101,7 @@ def test_canonical_text(source: str) -> None:
 
 
 @given(st.text(alphabet="甲乙。！？；，“”「」（）\n .!?a1", max_size=300))
+@settings(deadline=None)
 def test_sentences_tile_the_text(text: str) -> None:
     position = 0
     for start, end in sentences(text, 0, len(text)):
@@ -107,10 +111,49 @@ def test_sentences_tile_the_text(text: str) -> None:
     assert not text[position:].strip()
 
 
+@given(st.lists(NASTY | st.text(max_size=40), max_size=60).map("".join), st.integers(40, 200), st.data())
+@settings(max_examples=150, deadline=None)
+def test_overlap_repeats_whole_ends_and_no_more(source: str, target: int, data: st.DataObject) -> None:
+    overlap = data.draw(st.integers(1, target // 2))
+    try:
+        parsed = parse(source.encode("utf-8", "surrogatepass"), "a.md")
+    except SourceError:
+        return
+    plain = chunk(parsed, target - overlap, target + 50 - overlap)
+    spans = chunk(parsed, target, target + 50, overlap)
+    size = Sizes(parsed.text)
+    assert [span.char_end for span in spans] == [span.char_end for span in plain]
+    for before, span, alone in zip([None, *spans], spans, plain, strict=False):
+        assert span.char_start <= alone.char_start
+        assert size.of(span.char_start, alone.char_start) <= overlap
+        assert size.of(span.char_start, span.char_end) <= target + 50
+        assert before is None or before.char_start <= span.char_start
+
+
+def test_overlap_stays_in_its_section() -> None:
+    parsed = parse(f"# 制度\n\n## 甲\n\n{SENTENCE * 20}\n\n## 乙\n\n{SENTENCE * 20}".encode(), "a.md")
+    spans = chunk(parsed, overlap=100)
+    texts = [parsed.text[span.char_start : span.char_end] for span in spans]
+    repeated = [parsed.text[b.char_start : a.char_end] for a, b in pairwise(spans)]
+    assert sum(text.startswith("乙") for text in texts) == 1
+    assert sorted({len(text) // len(SENTENCE) for text in repeated}) == [0, 2]
+    assert all(text == SENTENCE * 2 for text in repeated if text)
+
+
+def test_sizes_are_those_of_the_generators_tokens() -> None:
+    _, _, texts = document("The committee shall review the annual report before the end of March. " * 60, "a.txt")
+    assert all(len(text) > 2 * MAXIMUM for text in texts[:-1])
+    assert all(count(text) <= MAXIMUM + 1 for text in texts)  # a token at the edge may fall apart
+    _, _, texts = document("𠮷" * 2000, "a.txt")
+    assert all(count(text) <= MAXIMUM for text in texts)
+
+
 def test_sizes_that_make_no_sense() -> None:
     parsed, _, _ = document("正文。")
     with pytest.raises(ValueError, match="target"):
         chunk(parsed, 500, 400)
+    with pytest.raises(ValueError, match="overlap"):
+        chunk(parsed, 300, 400, 200)
 
 
 # -- sentences -------------------------------------------------------------------------------------
@@ -204,7 +247,7 @@ def test_table_rows_name_their_columns_wherever_they_are_cut() -> None:
 
 
 def test_literal_tables_carry_their_header() -> None:
-    rows = "\n".join(f"| 设备{i} | 第{i}车间 | 每{i}个月由维修班检查一次并登记 |" for i in range(2, 40))
+    rows = "\n".join(f"| 设备{i} | 第{i}车间 | 每{i}个月由维修班检查一次并登记 |" for i in range(2, 60))
     _, spans, texts = document(f"台账说明如下。\n| 名称 | 地点 | 保养周期 |\n{rows}", "台账.txt")
     assert len(texts) > 3
     assert "| 名称 | 地点 | 保养周期 |\n| 设备2" in texts[0]
@@ -212,7 +255,7 @@ def test_literal_tables_carry_their_header() -> None:
 
 
 def test_code_is_cut_between_lines() -> None:
-    code = "\n".join(f"    value_{i} = compute(value_{i - 1}, option={i})" for i in range(1, 60))
+    code = "\n".join(f"    value_{i} = compute(value_{i - 1}, option={i})" for i in range(1, 99))
     parsed, spans, texts = document(f"# 用法\n\n```python\n{code}\n```\n")
     assert len(texts) > 3
     check(parsed, spans)
