@@ -13,7 +13,7 @@ from gglm.text import is_han
 from ingest import limits
 from ingest.canonical import Draft, clean, one_line
 from ingest.errors import DamagedFile, EncryptedFile, NoText
-from ingest.formats import flow, ocr
+from ingest.formats import flow, fonts, ocr
 from ingest.formats.image import note
 from ingest.formats.layout import WIDE, Line
 
@@ -38,8 +38,17 @@ def parse(data: bytes, name: str) -> Draft:
     document = opened(data)
     try:
         return _read(document)
+    except _LacksFont:
+        document.close()
+        fonts.stand_in()
+        document = opened(data)
+        return _read(document)
     finally:
         document.close()
+
+
+class _LacksFont(Exception):
+    """pdfium would lose characters, unless it gets a font (`ingest.formats.fonts`)."""
 
 
 def opened(data: bytes) -> Any:
@@ -63,6 +72,10 @@ def _read(document: Any) -> Draft:
     for index in range(count):
         try:
             lines, is_picture, lacks_font = read_page(document, index)
+            if lacks_font and fonts.wanted():
+                raise _LacksFont
+        except _LacksFont:
+            raise
         except Exception:  # one broken page must not cost the others
             lines, is_picture, lacks_font = [], False, False
             draft.fidelity.setdefault("damaged_pages", []).append(index + 1)

@@ -13,7 +13,7 @@ pytest.importorskip("rapidocr", reason="needs the extra ocr")
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ingest import limits
+from ingest import highlights, limits
 from ingest.errors import DamagedFile, EmptyFile, NoText
 from ingest.formats import ocr, parse
 from ingest.highlights import boxes_of, stretches
@@ -59,9 +59,10 @@ def test_frames_of_a_tiff_are_pages() -> None:
     assert [parsed.page_at(parsed.text.index(word)) for word in ("Meeting", "badge")] == [1, 2]
 
 
-def test_pages_of_a_pdf_that_are_pictures(make_pdf: Callable[..., bytes]) -> None:
+def test_pages_of_a_pdf_that_are_pictures(make_pdf: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     import pypdfium2
 
+    monkeypatch.setattr(highlights, "TIMEOUT_S", 600.0)  # the machine may be busy
     document = pypdfium2.PdfDocument(make_pdf([["有字的一页。"]]))
     page = document.new_page(450, 180)
     image = pypdfium2.PdfImage.new(document)
@@ -87,7 +88,7 @@ def test_pages_of_a_pdf_that_are_pictures(make_pdf: Callable[..., bytes]) -> Non
 
 def test_a_parsing_process_reads_pictures_within_its_limits(tmp_path: Path) -> None:
     (tmp_path / "a.webp").write_bytes(saved(picture(SENTENCES[0]), "WEBP", lossless=True))
-    (outcome,) = LocalRunner(1).run([Task(0, str(tmp_path / "a.webp"), "a.webp")])
+    (outcome,) = LocalRunner(1, Limits(parse_timeout_s=3600)).run([Task(0, str(tmp_path / "a.webp"), "a.webp")])
     assert outcome.error == ""
     assert outcome.parsed is not None
     assert plain(outcome.parsed.text) == plain(SENTENCES[0])
