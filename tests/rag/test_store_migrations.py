@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,11 @@ from rag.store.session import Database, _revisions, alembic_config
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database(Settings(home=tmp_path))
+def database(tmp_path: Path, database_url: str) -> Iterator[Database]:
+    """An empty one, on SQLite and on PostgreSQL."""
+    database = Database(Settings(home=tmp_path, database_url=database_url))
+    yield database
+    database.close()
 
 
 def test_the_history_makes_what_the_models_say(database: Database) -> None:
@@ -53,16 +57,16 @@ def test_migrating_again_does_not_import_alembic(database: Database) -> None:
     database.migrate()
     code = (
         "import sys; from rag.settings import Settings; from rag.store.session import Database; "
-        f"Database(Settings(home={str(database.settings.home)!r})).migrate(); "
+        f"Database(Settings(home={str(database.settings.home)!r}, database_url={database.settings.url!r})).migrate(); "
         "sys.exit('alembic' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_processes_that_start_together_migrate_once(tmp_path: Path) -> None:
+def test_processes_that_start_together_migrate_once(tmp_path: Path, database_url: str) -> None:
     code = (
         "from rag.settings import Settings; from rag.store.session import Database; "
-        f"Database(Settings(home={str(tmp_path)!r})).migrate()"
+        f"Database(Settings(home={str(tmp_path)!r}, database_url={database_url!r})).migrate()"
     )
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)
