@@ -24,7 +24,7 @@ import numpy as np
 from gglm.evaluation import logistic_regression
 from rag.evaluation.retrieval import scores
 from rag.evaluation.rows import read_rows
-from rag.retrieve import DENSE_WEIGHT, NEAR, by_id, fuse
+from rag.retrieve import DENSE_WEIGHT, NEAR, RELEVANCE_WEIGHT, by_id, fuse
 
 DEPTH = 30
 READ = 6
@@ -196,9 +196,9 @@ def report(found: dict[str, list[Asked]], reader: bool) -> dict[str, Any]:
                 ranks = [reranked(one, weight) for one in asked]
                 add(f"reranked at {weight}", name, [r for r, _ in ranks], float(np.mean([n for _, n in ranks])))
             for lead in (0.1, 0.2, 0.3):
-                ranks = [reranked(one, 0.35, lead=lead) for one in asked]
+                ranks = [reranked(one, RELEVANCE_WEIGHT, lead=lead) for one in asked]
                 windows = float(np.mean([n for _, n in ranks]))
-                add(f"reranked at 0.35, exit at a lead of {lead}", name, [r for r, _ in ranks], windows)
+                add(f"reranked at {RELEVANCE_WEIGHT}, exit at a lead of {lead}", name, [r for r, _ in ranks], windows)
     return table
 
 

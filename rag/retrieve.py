@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 DENSE_WEIGHT = 0.5
 """Weight of the cosine beside the BM25 score as a share of the best one (docs/decisions/007)."""
-RELEVANCE_WEIGHT = 0.5
-"""Share of the reader's relevance in the final score of a reranked passage."""
+RELEVANCE_WEIGHT = 0.35
+"""Share of the reader's relevance in the final score of a reranked passage (docs/decisions/008)."""
+LEAD = 0.2
+"""A passage that leads the next by so much of the fused score (0…1) stays first: nothing is judged."""
 NEAR = 0.5
 """Passages below this share of the best fused score are neither reranked nor read. Of the top four,
 half are such; none of them held an answer on the development questions (docs/decisions/007)."""
@@ -201,13 +203,13 @@ class Retriever:
             return get_kb(session, kb).generation
 
     def rerank(self, question: str, passages: Sequence[Passage]) -> tuple[Passage, ...]:
-        """Blend the reader's relevance into the scores of the passages near the best, where there are several.
+        """Blend the reader's relevance into the scores of the passages near the best, where none leads clearly.
 
         At most `Settings.rerank` of them: a fixed number, not a time limit, bounds the latency, because
         the same index and settings must give the same result on a slow day too.
         """
         count = min(self.settings.rerank, len(near_best(passages)))
-        if self.reader is None or count < 2:
+        if self.reader is None or count < 2 or passages[0].scores.fused - passages[1].scores.fused >= LEAD:
             return tuple(passages)
         head, tail = passages[:count], passages[count:]
         relevance = self.reader.relevance(question, head)
