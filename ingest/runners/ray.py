@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import os
 import sys
 from collections.abc import Generator, Iterable, Iterator
@@ -91,6 +90,7 @@ def _restored(plain: dict[str, Any]) -> Outcome:
 def _cluster(workers: int) -> Iterator[Any]:
     """The module ``ray``, connected."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     try:
         import ray
         import ray.data
@@ -110,7 +110,6 @@ def _cluster(workers: int) -> Iterator[Any]:
     except Exception as error:  # Ray has no class for «did not start» and «cannot be reached»
         raise InvalidInput(f"Ray cannot be used: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     try:
-        logging.getLogger("ray").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_options.preserve_order = False
