@@ -171,7 +171,14 @@ def _ask(data: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 def _work(data: bytes, parts: list[Stretch], scale: float | None) -> tuple[list[PageBoxes], bytes]:
     import pypdfium2
 
+    from ingest.formats import fonts, pdf
+
     document = pypdfium2.PdfDocument(data)
+    meant = [part.page - 1 for part in parts if 1 <= part.page <= len(document)]
+    if any(pdf.read_page(document, index)[2] for index in meant):  # as when it was parsed
+        document.close()
+        fonts.stand_in()
+        document = pypdfium2.PdfDocument(data)
     found: list[PageBoxes] = []
     picture = b""
     for part in parts:
