@@ -130,7 +130,7 @@ def jobs_work(
         if report.state == "running":
             write_stdout(f"{report.job_id}: no document is left for this worker\n")
         else:
-            show(report, only_news=True)
+            show(report)
 
     try:
         serve_jobs(_service(), lambda: not forever, workers=workers, runner=runner, told=told)

@@ -172,6 +172,7 @@ async def test_a_job_that_a_killed_process_left_behind_is_taken_up(
     young = submit(service, [file])
     with service.database.session() as session:
         get_job(session, left).created_at -= 2 * ORPHAN_AGE
+        get_job(session, young).created_at += 10 * ORPHAN_AGE  # however slow this machine
     forgotten = uploads(settings.home) / "old"
     forgotten.mkdir(parents=True)
     os.utime(forgotten, (0, 0))
@@ -265,7 +266,7 @@ async def test_a_failed_job_is_tried_again(asked: httpx.AsyncClient, settings: S
     assert job["status"] == "failed"
     (folder,) = uploads(settings.home).glob("*")
     (folder / "b.pdf").rename(folder / "gone.pdf")
-    again = await asked.post(f"/v1/jobs/{job['id']}/retry")
+    again = await asked.post(f"/v1/jobs/{job['id']}/retry", json={})
     assert again.status_code == 202
     assert again.json()["status"] == "queued"
     for _ in range(600):
@@ -274,4 +275,4 @@ async def test_a_failed_job_is_tried_again(asked: httpx.AsyncClient, settings: S
             break
         await asyncio.sleep(0.05)
     assert [row["error"] for row in now["documents"]] == [None, "no such file"]
-    assert (await asked.post("/v1/jobs/none/retry")).status_code == 404
+    assert (await asked.post("/v1/jobs/none/retry", json={})).status_code == 404

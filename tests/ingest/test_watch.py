@@ -61,7 +61,8 @@ def test_watch_ingests_what_changes_until_ctrl_c(tmp_path: Path) -> None:
             return {row.path: row.sha256 for row in list_documents(session, get_kb(session, "default"))}
 
     code = (
-        "import sys, rag.service; from tests.ingest.installation import installation; from pathlib import Path\n"
+        "import signal, sys, rag.service; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from tests.ingest.installation import installation; from pathlib import Path\n"
         "rag.service.get_service = lambda: installation(Path(sys.argv[1]))\n"
         "from ingest import watch; watch.QUIET_MS = 100\n"
         "import typer; from ingest.cli import register\n"
