@@ -1,6 +1,6 @@
 """How fast documents come in: parsing and cutting alone, and the whole way into the index.
 
-    OMP_NUM_THREADS=1 python benchmarks/ingest_rate.py [FOLDER] [--megabytes 4] [--workers 2] [--peer] [--out report.json]
+    OMP_NUM_THREADS=1 python benchmarks/ingest_rate.py [FOLDER] [--megabytes 4] [--workers 2] [--peer] [--out FILE]
 
 Without FOLDER, documents are made from the sentences of the bundled guide, in five formats. State
 lives in a temporary directory. MB are those of UTF-8 text that came out, not of the files. Beside

@@ -86,7 +86,8 @@ class FolderStore:
                 "CHATGGLM_ORIGINALS to another folder or to off."
             ) from error
         finally:
-            passing.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                passing.unlink()
 
     def open(self, sha256: str) -> BinaryIO:
         try:
