@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -12,7 +13,7 @@ from ingest.report import twin_to_dict
 from rag.errors import InvalidInput, NotFound
 from rag.store.documents import get_document, list_versions, live_version
 from rag.store.duplicates import near_duplicates
-from rag.store.models import Chunk, Document, DocumentVersion, KnowledgeBase
+from rag.store.models import Chunk, Document, DocumentTag, DocumentVersion, KnowledgeBase
 
 MAX_TEXT = 100_000
 """Characters of text that one request gets."""
@@ -69,10 +70,12 @@ def version_of(session: Session, document: Document, number: int | None = None) 
 
 
 def page(
-    session: Session, kb: KnowledgeBase, limit: int, after: str | None, query: str = ""
+    session: Session, kb: KnowledgeBase, limit: int, after: str | None, query: str = "", tags: Sequence[str] = ()
 ) -> tuple[list[Document], bool]:
-    """Documents by path, and whether there are more."""
+    """Documents by path, those with all of the tags, and whether there are more."""
     statement = select(Document).where(Document.kb_id == kb.id, Document.deleted_at.is_(None))
+    for tag in tags:
+        statement = statement.where(Document.id.in_(select(DocumentTag.document_id).where(DocumentTag.tag == tag)))
     if query:
         statement = statement.where(
             Document.path.contains(query, autoescape=True) | Document.title.contains(query, autoescape=True)

@@ -145,7 +145,8 @@ def timed(work: Callable[[], tuple[int, int, int, int]]) -> dict[str, Any]:
 
 def whole(folder: Path, workers: int, with_embedder: bool) -> dict[str, Any]:
     """Parsing in processes, or the whole ingestion, models loaded beforehand."""
-    from ingest.pipeline import dry_run, ingest
+    from ingest.pipeline import ingest
+    from ingest.plan import dry_run
     from rag.service import Service
     from rag.settings import Settings
 

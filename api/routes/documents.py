@@ -77,13 +77,14 @@ def index(
     limit: Limit = 50,
     after: str | None = None,
     q: Annotated[str, Query(max_length=200, description="Words in the path or title")] = "",
+    tag: Annotated[list[str] | None, Query(max_length=100, description="With this tag; several: with all")] = None,
 ) -> dict[str, Any]:
     """The documents of a knowledge base by path."""
     if party.visitor:
         raise Forbidden("The widget may open cited documents only.")
     with database.session() as session:
         base = get_kb(session, party.kb(kb))
-        rows, more = library.page(session, base, limit, after, q)
+        rows, more = library.page(session, base, limit, after, q, tag or ())
         return listing([library.document_to_dict(session, row) for row in rows], more)
 
 

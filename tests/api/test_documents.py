@@ -221,6 +221,8 @@ async def test_tags_and_metadata_of_an_upload(asked: httpx.AsyncClient) -> None:
     assert (rows["a.txt"]["tags"], rows["a.txt"]["meta"]) == (["后勤", "公告"], {"level": 2})
     assert (rows["b.txt"]["tags"], rows["b.txt"]["date"]) == (["车库"], "2024-05-06")
     assert rows["a.txt"]["fidelity"]["encoding"] == "utf-8"
+    tagged = (await asked.get("/v1/documents", params={"tag": ["后勤", "公告"]})).json()["data"]
+    assert [row["path"] for row in tagged] == ["a.txt"]
     for wrong in ("{", "[1]"):
         bad = await asked.post("/v1/documents", files=parts[:1], data={"meta": wrong})
         assert bad.status_code == 422
