@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     hnsw_from: int = Field(default=30_000, ge=4096)
     """Vectors from which on an index segment is a graph (HNSW) rather than compared one by one …"""
     ivf_from: int = Field(default=120_000, ge=4096)
-    """… and inverted lists (IVF). Segments hold at most 262,144 vectors (docs/decisions/012)."""
+    """… and inverted lists (IVF). Segments hold at most 262,144 vectors (docs/decisions/014)."""
     answerable_threshold: float | None = Field(default=None, ge=0, le=1)
     """Refuse below this probability; empty: the calibrated one that comes with the weights."""
     supporting_sentence: bool = True

@@ -7,7 +7,7 @@
 
 All three hold the vectors themselves, so each can also search exactly: for filters, and where
 tombstones leave too few results. The switch points are settings (`Settings.hnsw_from`,
-`Settings.ivf_from`); docs/decisions/012 has the measurements behind their defaults.
+`Settings.ivf_from`); docs/decisions/014 has the measurements behind their defaults.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ HNSW_LINKS = 16
 """Neighbours of a vector in the graph (M); twice as many on the lowest layer."""
 HNSW_BUILD = 100
 """Candidates that are kept while a vector is linked in (efConstruction)."""
-HNSW_SEARCH = 96
+HNSW_SEARCH = 128
 """Candidates that are kept in a search (efSearch), at least; never fewer than twice the results."""
 IVF_LISTS = 2.0
 """Times the square root of the number of vectors: so many lists."""
-IVF_PROBES = 48
-"""Lists that are searched, at least."""
+IVF_PROBES = 80
+"""Lists that are searched (nprobe)."""
 IVF_TRAIN = 64
 """Vectors a list that the k-means learns from."""
 _STEP = 4096
