@@ -48,6 +48,7 @@ def answer(version: int, document: str) -> dict[str, Any]:
         "generation": 1,
         "run_id": "run",
         "timings_ms": {"total": 1.0},
+        "generated": [],
     }
 
 
