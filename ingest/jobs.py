@@ -191,7 +191,7 @@ def totals(session: Session, job: Job) -> dict[str, Any]:
     ).all()
     counts = {state: int(count) for state, count, *_ in rows}
     sums = next(((int(a), int(b), int(c)) for state, _, a, b, c in rows if state == "indexed"), (0, 0, 0))
-    found = {
+    found: dict[str, Any] = {
         "documents": sum(counts.values()),
         "indexed": counts.get("indexed", 0),
         "skipped": counts.get("skipped", 0),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
@@ -169,7 +170,7 @@ def _free() -> ColumnElement[bool]:
     return or_(JobItem.lease_until.is_(None), JobItem.lease_until < now())
 
 
-def _open(job_id: str) -> Select[tuple[int]]:
+def _open(job_id: str) -> Select[Any]:
     return select(JobItem.id).where(JobItem.job_id == job_id, JobItem.state.not_in(SETTLED))
 
 

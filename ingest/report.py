@@ -125,7 +125,7 @@ def job_to_dict(session: Session, job: Job, kb: str, with_documents: bool = True
     progress: dict[str, Any] = {"done": done, "total": found["documents"]}
     if job.state not in FINISHED:
         progress |= rates(session, job)
-    shown = {
+    shown: dict[str, Any] = {
         "id": job.id,
         "kb": kb,
         "state": job.state,

@@ -45,7 +45,7 @@ def documents_list(
     with shared.open_service().database.session() as session:
         found = [row for row in list_documents(session, get_kb(session, kb)) if wanted <= set(row.tags)]
         twins = near_duplicates(session, [row.version_id for row in found])
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "document_id": row.id,
                 "path": row.path,
