@@ -9,10 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from ingest.types import ChunkSpan, Parsed
+from rag.index.text import index_text
 from rag.ports import Embedder, FloatMatrix
 
 BATCH = 64
 MOST_THREADS = 4
+
+
+def index_texts(parsed: Parsed, chunks: Sequence[ChunkSpan]) -> list[str]:
+    """What is embedded and indexed of each chunk."""
+    return [index_text(parsed.title, c.heading, parsed.text[c.char_start : c.char_end]) for c in chunks]
 
 
 def embed(embedder: Embedder, texts: Sequence[str], threads: int = 0) -> FloatMatrix:

@@ -116,7 +116,7 @@ def run_job(
     run = Run(service, job_id, progress)
     error: str | None = None
     try:
-        run.work(make_runner(runner, workers, Limits.of(service.settings, timeout)), wait)
+        run.work(make_runner(runner, workers, Limits.of(service.settings, timeout), _embedder(service)), wait)
     except BaseException as caught:
         error = str(caught) or "interrupted"
         raise
@@ -158,6 +158,14 @@ def serve_jobs(
             if stop():
                 return
             time.sleep(LOOK)
+
+
+def _embedder(service: Service) -> str:
+    """The name by which other machines load the same embedder; empty: they cannot."""
+    from rag.embedders import embedder_id
+
+    name = service.settings.embedder
+    return name if embedder_id(name) == service.indexes.embedder_id else ""
 
 
 def _restrict(sources: Sources, only: Collection[Path]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gglm.errors import UserError
 from ingest import jobs, leases
-from ingest.embed import embed
+from ingest.embed import embed, index_texts
 from ingest.errors import SourceError
 from ingest.leases import Claimed
 from ingest.report import JobReport, Progress, ProgressCallback, rates, report_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from ingest.models import JobItem
+    from rag.ports import FloatMatrix
     from rag.service import Service
     from rag.store.documents import LiveVersion
     from rag.store.models import DocumentVersion, KnowledgeBase
@@ -179,26 +180,28 @@ class Run:
 
     def _flush(self, batch: list[Ready]) -> None:
         """Keeps the originals of a batch and embeds it, then writes and publishes it in one transaction."""
-        from rag.index.text import index_text
-
         batch = [ready for ready in batch if self._kept(ready)]
         if not batch:
             return
         self._patiently(lambda session: jobs.mark(session, [r.item.id for r in batch], self.worker, "embedding"))
         self._tell("embedding", batch[0].item.path)
-        texts = [
-            index_text(r.parsed.title, c.heading, r.parsed.text[c.char_start : c.char_end])
-            for r in batch
-            for c in r.outcome.chunks
-        ]
-        embedder = self.loading.result() if self.loading else self.service.embedder
+        texts = [text for ready in batch for text in index_texts(ready.parsed, ready.outcome.chunks)]
         try:
-            vectors = embed(embedder, texts)
+            vectors = self._vectors(batch, texts)
         except (IndexUnavailable, OSError, RuntimeError) as error:  # a server that does not answer, say
             self._try_again(batch, f"embedding failed: {error}")
             return
         self._patiently(lambda session: self._store(session, batch, texts, vectors))
         self._tell("indexed", batch[-1].item.path, look=True)
+
+    def _vectors(self, batch: list[Ready], texts: list[str]) -> FloatMatrix:
+        """Those of the texts, from the runner where it embeds."""
+        import numpy as np
+
+        given = [ready.outcome.vectors for ready in batch if ready.outcome.vectors is not None]
+        if len(given) == len(batch):
+            return np.concatenate(given)
+        return embed(self.loading.result() if self.loading else self.service.embedder, texts)
 
     def _kept(self, ready: Ready) -> bool:
         """Whether the original is stored (or need not be); a file that changed meanwhile is tried again."""

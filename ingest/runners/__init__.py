@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ingest.limits import Limits
 from ingest.types import ChunkSpan, Parsed
+
+if TYPE_CHECKING:
+    from rag.ports import FloatMatrix
 
 
 class RunnerName(StrEnum):
@@ -44,6 +47,8 @@ class Outcome:
     sidecar_sha256: str | None = None
     signature: str = ""
     """`rag.minhash.signature` in hex digits."""
+    vectors: FloatMatrix | None = None
+    """Of its chunks, float32 (chunks, dim), where the runner embeds too."""
 
 
 class Runner(Protocol):
@@ -52,12 +57,13 @@ class Runner(Protocol):
     def run(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]: ...
 
 
-def make_runner(name: RunnerName, workers: int, limits: Limits) -> Runner:
-    """The runner of that name; ``workers`` processes, 0: as many as there are processors for it."""
+def make_runner(name: RunnerName, workers: int, limits: Limits, embedder: str = "") -> Runner:
+    """The runner of that name; ``workers`` processes, 0: as many as there are processors for it. One on other machines
+    embeds there too, if an ``embedder`` is named."""
     if name is RunnerName.RAY:
         from ingest.runners.ray import RayRunner
 
-        return RayRunner(workers, limits)
+        return RayRunner(workers, limits, embedder)
     from ingest.runners.local import LocalRunner
 
     return LocalRunner(workers, limits)

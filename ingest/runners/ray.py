@@ -1,7 +1,8 @@
-"""Parsing and cutting on the machines of a Ray cluster, through Ray Data (extra ``[ray]``).
+"""Parsing, cutting and embedding on the machines of a Ray cluster, through Ray Data (extra ``[ray]``).
 
 Each actor keeps a parsing process of its own (`ingest.runners.local`), so that limits hold and a bad file costs
-nothing else there as well as here. All machines must see the files under the same path.
+nothing else there as well as here. All machines must see the files under the same path; where one
+has another embedder, or none, its documents are embedded by whoever asked.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
+from gglm.errors import UserError
+from ingest.embed import embed, index_texts
 from ingest.limits import Limits
 from ingest.runners import Outcome, Task
 from ingest.runners.local import ParsingProcess
 from ingest.runners.worker import restore
+from rag.embedders import embedder_id, load_embedder
 from rag.errors import InvalidInput
 
 SLICE = 4096
@@ -31,9 +37,10 @@ class RayRunner:
     The cluster is the one that ``RAY_ADDRESS`` names; without it Ray is started on this machine and stopped afterwards.
     """
 
-    def __init__(self, workers: int = 0, limits: Limits | None = None) -> None:
+    def __init__(self, workers: int = 0, limits: Limits | None = None, embedder: str = "") -> None:
         self.workers = workers
         self.limits = limits or Limits()
+        self.embedder = embedder
 
     def run(self, tasks: Iterable[Task]) -> Generator[Outcome, None, None]:
         """One outcome a task, in any order.
@@ -51,39 +58,55 @@ class RayRunner:
             while some:
                 actors = min(workers, len(some))
                 rows = ray.data.from_items(
-                    [_row(task, self.limits) for task in some], override_num_blocks=min(len(some), 8 * actors)
+                    [_row(task, self.limits, self.embedder) for task in some],
+                    override_num_blocks=min(len(some), 8 * actors),
                 ).map(
-                    _Parse,
+                    _Prepare,
                     compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
                     num_cpus=1,
                 )
                 for row in rows.iter_rows():
-                    yield _restored(json.loads(row["outcome"]))
+                    yield _restored(json.loads(row["outcome"]), row["vectors"])
                 some = list(islice(todo, SLICE))
 
 
-def _row(task: Task, limits: Limits) -> dict[str, str]:
-    """JSON, because Arrow takes no file name that is no UTF-8; with the limits, so that an actor can be restarted."""
-    return {"task": json.dumps(dataclasses.asdict(task)), "limits": json.dumps(dataclasses.asdict(limits))}
+def _row(task: Task, limits: Limits, embedder: str) -> dict[str, str]:
+    """JSON, because Arrow takes no file name that is no UTF-8; with all settings, so that an actor can be restarted."""
+    wanted = {"embedder": embedder, "embedder_id": embedder_id(embedder) if embedder else ""}
+    return {"task": json.dumps(dataclasses.asdict(task)), "limits": json.dumps(dataclasses.asdict(limits)), **wanted}
 
 
-class _Parse:
+class _Prepare:
     """What each actor runs: a task's row to its outcome's row."""
 
     def __init__(self) -> None:
         self.process: ParsingProcess | None = None
 
-    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+    def __call__(self, row: dict[str, str]) -> dict[str, Any]:
         if self.process is None:
             self.process = ParsingProcess(Limits(**json.loads(row["limits"])))
         outcome = self.process.run(Task(**json.loads(row["task"])))
         plain = dataclasses.asdict(outcome) | {"chunks": [dataclasses.astuple(chunk) for chunk in outcome.chunks]}
-        return {"outcome": json.dumps(plain)}
+        return {"outcome": json.dumps(plain), "vectors": _vectors(outcome, row["embedder"], row["embedder_id"])}
 
 
-def _restored(plain: dict[str, Any]) -> Outcome:
+def _vectors(outcome: Outcome, embedder: str, wanted: str) -> bytes:
+    """Those of its chunks, row by row as little-endian float32; nothing where they cannot be made here."""
+    if not embedder or outcome.parsed is None or not outcome.chunks:
+        return b""
+    try:
+        model = load_embedder(embedder)
+    except UserError:
+        return b""
+    if model.id != wanted:
+        return b""
+    return embed(model, index_texts(outcome.parsed, outcome.chunks), threads=1).astype("<f4").tobytes()
+
+
+def _restored(plain: dict[str, Any], vectors: bytes) -> Outcome:
     parsed, chunks = restore(plain)
-    return Outcome(**(plain | {"parsed": parsed, "chunks": chunks}))
+    given = np.frombuffer(vectors, dtype="<f4").astype(np.float32).reshape(len(chunks), -1) if vectors else None
+    return Outcome(**(plain | {"parsed": parsed, "chunks": chunks, "vectors": given}))
 
 
 @contextmanager
