@@ -209,3 +209,96 @@ def test_embeddings_of_another_model_are_a_start(tokenizer: Tokenizer, tmp_path:
     assert np.allclose(model.embedding[row, :16].detach().numpy(), 0.3 * tokens[row], atol=1e-6)
     with pytest.raises(DataError, match="not a Transformers model"):
         list(word_vectors.huggingface(str(tmp_path / "vocab.txt"), tokenizer))
+
+
+def test_onnx_runtime_computes_what_we_compute(folder: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    from gglm.interop import onnx
+    from gglm.tasks import encode_task, pad_batch
+
+    engine = Engine.load(folder)
+    out = onnx.export(folder, tmp_path / "onnx")
+    assert (out / "tokenizer.model").is_file()
+    encoder, decoder = (
+        onnxruntime.InferenceSession(out / name, providers=["CPUExecutionProvider"])
+        for name in (onnx.ENCODER, onnx.DECODER)
+    )
+    rows = [encode_task("问答", engine.tokenizer, q, "", PASSAGES[i]) for q, i, _ in QUESTIONS[2:5]]
+    names = ("tokens", "segments", "matches", "passage")
+    batch = dict(zip(names, pad_batch(rows), strict=True))
+    assert (batch["tokens"] == 0).any(), "padding takes part"
+    hidden, start, end, relevance = encoder.run(None, batch)
+    tokens, segments, matches, passage = (torch.from_numpy(batch[n]) for n in names)
+    with torch.inference_mode():
+        states = engine.model.encode(tokens, segments, matches)
+        ours = (*engine.model.span_logits(states, passage), engine.model.relevance_logits(states))
+    for theirs, mine in zip((start, end, relevance), ours, strict=True):
+        assert np.allclose(theirs, mine.numpy(), atol=2e-3)
+    real = batch["tokens"] != 0
+    assert np.allclose(hidden[real], states.numpy()[real], atol=1e-3)
+
+    question, number, _ = QUESTIONS[2]
+    memory, _ = engine.memory("问答", question, [Source(PASSAGES[number])])
+    assert memory.first is not None
+    fed = {
+        "hidden": memory.hidden.numpy(), "source": memory.tokens.numpy(), "copyable": memory.copyable.numpy(),
+        "first": memory.first.numpy(),
+    }  # fmt: skip
+    written = [2, *engine.tokenizer.encode("净水器").tolist()]
+    for length in range(1, len(written) + 1):
+        prefix = np.array([written[:length]])
+        log_probs, copy = decoder.run(None, {"targets": prefix, **fed})
+        with torch.inference_mode():
+            mine = engine.model.decode(torch.from_numpy(prefix), memory)
+        assert np.allclose(log_probs, mine.log_probs[:, -1].numpy(), atol=2e-3)
+        assert np.allclose(copy, mine.copy[:, -1].numpy(), atol=1e-3)
+
+
+def test_convert_and_train_commands(tokenizer: Tokenizer, folder: Path, tmp_path: Path) -> None:
+    """`convert` there and back, `train vectors --words`, and LoRA from a weights folder to a weights folder."""
+    import json
+
+    import typer
+    from typer.testing import CliRunner
+
+    from gglm import cli
+    from gglm.training.corpus import build_shards
+
+    app, group = typer.Typer(), typer.Typer()
+    cli.register(app, {"eval": typer.Typer(), "train": group})
+    app.add_typer(group, name="train")
+
+    def call(*args: object, code: int = 0) -> str:
+        done = CliRunner().invoke(app, [str(a) for a in args])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    call("convert", folder, "--to", "huggingface", "-o", tmp_path / "hf")
+    call("convert", tmp_path / "hf", "--to", "weights", "-o", tmp_path / "home", "--name", "home")
+    assert weights.load(tmp_path / "home").name == "home"
+    assert "needs the Transformers folder" in call("convert", "--to", "weights", "-o", tmp_path / "x", code=2)
+
+    build_shards(iter(PASSAGES * 3), tokenizer, tmp_path / "shards")
+    words = _glove(tmp_path / "glove.txt", {w: np.arange(8.0) + i for i, w in enumerate(("公", "司", "公司"))})
+    made = tmp_path / "vectors.npz"
+    call("train", "vectors", tmp_path / "shards", "--tokenizer", tokenizer.model, "-o", made, "--words", words)
+    table = np.load(made)
+    assert set(table) == {"tokens", "bigrams", "keys", "counts"}
+    assert table["tokens"][int(tokenizer.encode("司")[0])].any()
+
+    data = tmp_path / "train.jsonl"
+    rows = [
+        {"question": q, "context": PASSAGES[i], "answers": [{"text": a}]} for q, i, a in QUESTIONS
+    ]  # no "start": the answer's place is found
+    data.write_text("\n".join(json.dumps(r) for r in rows), "utf-8")
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    common = ("train", "finetune", "--data", data, "--init", folder, "--rows", 4, "--r-drop", 0.1)
+    call(*common, "--lora", 2, "--steps", 3, "-o", run)
+    call("train", "export", run, "--like", folder, "-o", mine, "--name", "mine")
+    before, after = weights.load(folder), weights.load(mine)
+    assert (after.name, after.tasks, after.reader) == ("mine", before.tasks, before.reader)
+    changed = [k for k, v in after.model.state_dict().items() if not torch.equal(v, before.model.state_dict()[k])]
+    assert any("attention.qkv" in k for k in changed)
+    assert all(k.startswith((*lora.TARGETS, "relevance_head")) for k in changed)
+    assert call("train", "export", run, "-o", mine, "--name", "mine", code=2)
