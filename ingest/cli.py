@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
-    """Adds `ingest` and `chunks` to the app, and the group `jobs`."""
-    from ingest import cli_chunks, cli_jobs
+    """Adds `ingest` and `chunks` to the app, the group `jobs`, and what measures to the group `eval`."""
+    from ingest import cli_chunks, cli_eval, cli_jobs
 
     app.command("ingest")(ingest)
     app.command("chunks")(cli_chunks.chunks)
     cli_jobs.register(groups)
+    cli_eval.register(app, groups)
 
 
 @friendly_errors
