@@ -65,9 +65,11 @@ def run(scene: Scene, kills: int, chance: random.Random) -> dict[str, Any]:
             continue
         died[act.name] += 1
         after = act.after(BEFORE)
-        counts = found.setdefault(act.name, {"killed": 0, "none": 0, "partly": 0, "all": 0})
+        counts = found.setdefault(act.name, {"killed": 0})
         counts["killed"] += 1
-        counts["all" if state == after else "none" if state == BEFORE else "partly"] += 1
+        if after != BEFORE:  # a rebuild changes no document
+            done = "all" if state == after else "none" if state == BEFORE else "partly"
+            counts[done] = counts.get(done, 0) + 1
         print(f"{died.total()} killed: {act.name}, {ended.steps} steps", file=sys.stderr, flush=True)
     return {"kills": died.total(), "violations": violations, "acts": found}
 

@@ -360,13 +360,14 @@ def _formats_rows(f: Figures) -> Rows:
 
 
 def _durability_rows(f: Figures) -> Rows:
+    def times(found: Figures, when: str) -> int:
+        return sum(act.get(when, 0) for act in found["acts"].values())
+
+    points = ("none", "partly", "all")
     for name, label in {"sqlite": "SQLite", "postgres": "PostgreSQL"}.items():
         yield (
-            f"{label}: commands killed by SIGKILL, of them before, in the middle of, and after their commits",
-            lambda found=f[name]: (
-                f"{found['kills']}: "
-                + ", ".join(str(sum(act[when] for act in found["acts"].values())) for when in ("none", "partly", "all"))
-            ),
+            f"{label}: commands killed; of those that change documents before, amid and after their commits",
+            lambda found=f[name]: f"{found['kills']}: " + ", ".join(str(times(found, when)) for when in points),
         )
         yield (
             f"{label}: kills that lost or halved a document, let a deleted one be found, or broke the index",
@@ -378,6 +379,8 @@ def _scale_out_rows(f: Figures) -> Rows:
     yield "one worker on one core", lambda: f"{f['chunks_per_s_1']:.0f} chunks/s"
     yield "two workers, a core each, on the same job", lambda: f"{f['chunks_per_s_2']:.0f} chunks/s"
     yield "speed-up", lambda: f"{f['speed_up']:.2f} ×"
+    if "circumstances" in f:
+        yield "circumstances", lambda: f["circumstances"]
 
 
 def _decode_rows(f: Figures) -> Rows:
