@@ -26,7 +26,7 @@ from ingest.errors import DamagedFile
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in points from the upper left corner of the page as it is shown."""
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 MEMORY_MB = 2048
 MAX_PIXELS = 6_000_000
 AT_ONCE = 2
