@@ -89,14 +89,10 @@ def _conditions(filters: Filters) -> list[ColumnElement[bool]]:
     if filters.path_prefix:
         found.append(Document.path.startswith(filters.path_prefix, autoescape=True))
     for tag in filters.tags:
-        found.append(
-            select(DocumentTag.tag).where(DocumentTag.document_id == Document.id, DocumentTag.tag == tag).exists()
-        )
+        found.append(Document.id.in_(select(DocumentTag.document_id).where(DocumentTag.tag == tag)))
     for name, value in filters.meta.items():
-        held = select(DocumentField.name).where(
-            DocumentField.document_id == Document.id, DocumentField.name == name, _is(value)
-        )
-        found.append(held.exists())
+        held = select(DocumentField.document_id).where(DocumentField.name == name, _is(value))
+        found.append(Document.id.in_(held))
     if filters.since:
         start = datetime(filters.since.year, filters.since.month, filters.since.day)
         found.append(

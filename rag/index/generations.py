@@ -263,7 +263,10 @@ class IndexManager:
     def settle(self, kb_slug: str) -> int:
         """Merge what is due now rather than in the background, for a process that ends soon. Everything
         published can be found all the while. Returns how many merges it took; one that fails is logged."""
-        return self._merger.settle(kb_slug)
+        merges = self._merger.settle(kb_slug)
+        with suppress(ChatGGLMError):  # the database is busy: another time
+            self.database.analyze()
+        return merges
 
     def exchange(self, kb_slug: str, change: Change, session: Session, known: Mapping[str, Any]) -> int:
         """Publish what ``change`` makes of the current index, in the session's transaction; for merges.

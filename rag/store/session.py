@@ -131,6 +131,14 @@ class Database:
             raise StoreUnavailable(f"The database is of another version ({revision}); {advice}.")
         return revision is not None
 
+    def analyze(self) -> None:
+        """Tell SQLite's planner what the tables hold: milliseconds, and filters become many times faster.
+        PostgreSQL sees to that by itself."""
+        if self.is_sqlite:
+            with self.session() as session:
+                session.execute(text("PRAGMA analysis_limit = 400"))
+                session.execute(text("ANALYZE"))
+
     def close(self) -> None:
         """Close all connections."""
         if "engine" in self.__dict__:
