@@ -547,8 +547,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     ),
     "vector_kinds": (
         "Kinds of FAISS index",
-        "`python benchmarks/vectors.py`; 24,000 pieces of real text embedded by `gglm-embed-zh`, and 100,000 points between "
-        "them; processor times of one thread.",
+        "`python benchmarks/vectors.py`; 24,000 pieces of real text embedded by `gglm-embed-zh`, and 100,000 points "
+        "between them; processor times of one thread.",
         _vector_kinds_rows,
     ),
     "scale": (
