@@ -434,6 +434,36 @@ class Decoder(nn.Module):
         cache: DecoderCache | None = None,
     ) -> DecoderOutput:
         """targets int64 (B, T), [BOS] first (or the new ones, with a cache); embedding (V, D) is tied."""
+        logits, copy, gate = self._scores(targets, embedding, bias, gain, memory, cache)
+        write = logits.log_softmax(-1) + F.logsigmoid(gate)[..., None]
+        copy = (copy + F.logsigmoid(-gate)[..., None]).exp()
+        spread = torch.zeros_like(write).scatter_add_(-1, memory.tokens[:, None].expand(-1, targets.shape[1], -1), copy)
+        return DecoderOutput((write.exp() + spread).clamp_min(1e-12).log(), copy, gate.sigmoid())
+
+    def target_log_probs(
+        self, inputs: Tensor, wanted: Tensor, embedding: Tensor, bias: Tensor, gain: Tensor, memory: Memory
+    ) -> Tensor:
+        """Log-probability of each of ``wanted`` (B, T) after ``inputs`` (B, T), float32 (B, T).
+
+        What `forward` gives for these tokens, without spreading the pointer over the whole vocabulary:
+        training needs no more, and most of the decoder's time and memory went there.
+        """
+        logits, copy, gate = self._scores(inputs, embedding, bias, gain, memory, None)
+        write = logits.gather(-1, wanted[..., None]).squeeze(-1) - logits.logsumexp(-1) + F.logsigmoid(gate)
+        there = memory.tokens[:, None].eq(wanted[..., None])
+        copied = copy.masked_fill(~there, NEGATIVE).logsumexp(-1) + F.logsigmoid(-gate)
+        return torch.logaddexp(write, copied)
+
+    def _scores(
+        self,
+        targets: Tensor,
+        embedding: Tensor,
+        bias: Tensor,
+        gain: Tensor,
+        memory: Memory,
+        cache: DecoderCache | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Vocabulary logits (B, T, V), log-probabilities of the pointer (B, T, S), logits of the gate (B, T)."""
         dtype, start = memory.hidden.dtype, cache.length if cache else 0
         x = unit_rms(F.embedding(targets, embedding).to(dtype))
         span = slice(start, start + targets.shape[1])
@@ -461,11 +491,8 @@ class Decoder(nn.Module):
         gate = F.linear(x, self.gate.weight.to(dtype), self.gate.bias.to(dtype)).float().squeeze(-1)
         nothing = ~memory.copyable.any(-1, keepdim=True)
         gate = gate.masked_fill(nothing, -NEGATIVE)
-        write = F.linear(unit_rms(self.project(x)), embedding.to(dtype)).float() * gain + bias
-        write = write.log_softmax(-1) + F.logsigmoid(gate)[..., None]
-        copy = (copy + F.logsigmoid(-gate)[..., None]).exp()
-        spread = torch.zeros_like(write).scatter_add_(-1, memory.tokens[:, None].expand(-1, targets.shape[1], -1), copy)
-        return DecoderOutput((write.exp() + spread).clamp_min(1e-12).log(), copy, gate.sigmoid())
+        logits = F.linear(unit_rms(self.project(x)), embedding.to(dtype)).float() * gain + bias
+        return logits, copy, gate
 
 
 @dataclass
@@ -553,6 +580,12 @@ class ChatGGLM(nn.Module):
         """Next-token distributions after each of ``targets`` (B, T)."""
         out: DecoderOutput = self.decoder(targets, self.embedding, self.output_bias, self.output_gain, memory, cache)
         return out
+
+    def target_log_probs(self, inputs: Tensor, wanted: Tensor, memory: Memory) -> Tensor:
+        """Log-probability of each of ``wanted`` (B, T) after ``inputs`` (B, T), [BOS] first: float32 (B, T)."""
+        return self.decoder.target_log_probs(
+            inputs, wanted, self.embedding, self.output_bias, self.output_gain, memory
+        )
 
     def forward(self, src: Batch, tgt: Tensor, teacher_forcing_ratio: float = 1.0) -> DecoderOutput:
         """Training pass: tgt int64 (B, T) starts with [BOS].

@@ -185,9 +185,9 @@ def _write_loss(model: ChatGGLM, batch: TrainBatch, hidden: Tensor, ratio: float
         guess = torch.cat([inputs[:, :1], guess[:, :-1]], 1)
         keep = torch.rand(inputs.shape, device=inputs.device) < ratio
         inputs = torch.where(keep | inputs.eq(PAD), inputs, guess)
-    log_probs = model.decode(inputs, memory).log_probs
-    loss = F.nll_loss(log_probs.flatten(0, 1), wanted.flatten(), ignore_index=PAD, reduction="sum")
-    return torch.stack([loss, wanted.ne(PAD).sum().float()])
+    asked_for = wanted.ne(PAD)
+    loss = -(model.target_log_probs(inputs, wanted, memory) * asked_for).sum()
+    return torch.stack([loss, asked_for.sum().float()])
 
 
 def _fused(model: ChatGGLM, batch: TrainBatch, hidden: Tensor, groups: Tensor) -> Memory:

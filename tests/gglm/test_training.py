@@ -14,7 +14,7 @@ import torch
 from gglm import weights
 from gglm.config import PRESETS, GGLMConfig
 from gglm.errors import DataError
-from gglm.model import ChatGGLM
+from gglm.model import Batch, ChatGGLM
 from gglm.tokenizer import MASK, QUERY, Tokenizer, train
 from gglm.training import vectors
 from gglm.training.batch import collate, losses
@@ -315,6 +315,21 @@ def test_the_decoder_reads_all_passages_of_a_question(tokenizer: Tokenizer, samp
         together = losses(model, collate([e for q in questions for e in q]))["write"]
         alone = sum(losses(model, collate(q))["write"] for q in questions)
     assert torch.allclose(together, alone, rtol=1e-4)
+
+
+def test_the_loss_is_that_of_the_whole_distribution(tokenizer: Tokenizer, sampler: QuestionSampler) -> None:
+    torch.manual_seed(0)
+    model = ChatGGLM(_tiny(tokenizer)).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    rows = next(r for r in (sampler.example(i, 120) for i in range(40)) if len(r) == 1 and len(r[0].target))
+    batch = collate(rows)
+    memory = model.memory(Batch(batch.tokens, batch.segments, batch.matches, batch.segments.eq(2)))
+    inputs, wanted = batch.targets[:, :-1], batch.targets[:, 1:]
+    whole = model.decode(inputs, memory).log_probs.gather(-1, wanted[..., None]).squeeze(-1)
+    assert torch.allclose(model.target_log_probs(inputs, wanted, memory), whole, atol=1e-5)
+    assert float(losses(model, batch)["write"][0]) == pytest.approx(-float(whole.sum()), rel=1e-5)
 
 
 def test_missing_shards_say_what_to_do(tmp_path: Path) -> None:
