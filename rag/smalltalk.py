@@ -163,13 +163,22 @@ def fixed_reply(topic: Topic) -> str:
     return _REPLIES[topic]
 
 
+_FITTING: dict[Topic, str] = {
+    "identity": "ChatGGLM",
+    "ability": "文档|资料|问答|回答|摘要|翻译",
+    "thanks": "不客气|不用谢|别客气|不谢|应该的|帮上|高兴|随时",
+    "farewell": "再见|拜拜|回见|晚安|慢走|下次|随时|祝",
+    "greeting": "^(?:您|你|大家|早上|上午|中午|下午|晚上)好|^早|^晚安|^嗨|^在的|^我在|高兴|快乐|愉快",
+    "assent": "^(?:好|嗯|行|明白|收到|没关系|不急|请)|随时|继续",
+}
+"""What a reply says that answers a message of the topic."""
+
+
 def fitting(topic: Topic, reply: str) -> bool:
-    """Whether a generated reply can be shown: Chinese, short, not looping, facts about itself right."""
+    """Whether a generated reply can be shown: it answers its topic in Chinese, is short, whole and does not loop."""
     text = reply.strip()
-    if not 2 <= len(text) <= 200 or not re.search(r"[\u4e00-\u9fff]", text):
+    if not 2 <= len(text) <= 120 or not re.search(r"[\u4e00-\u9fff]", text) or text[-1] not in "。！？!?~～":
         return False
-    if re.search(r"(.{2,}?)\1{2,}", text) or "\ufffd" in text:
+    if re.search(r"(.{2,}?)\1{2,}|(.)\2{2,}", text) or "\ufffd" in text:
         return False
-    if topic == "identity":
-        return "ChatGGLM" in text
-    return topic != "ability" or bool(re.search("文档|资料|问答|回答|摘要|翻译", text))
+    return bool(re.search(_FITTING[topic], text))

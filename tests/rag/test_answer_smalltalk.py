@@ -109,6 +109,10 @@ def test_generated_replies_are_checked() -> None:
     assert not fitting("identity", "我是人类。")
     assert fitting("identity", "我是 ChatGGLM。")
     assert not fitting("ability", "我会开飞机。")
+    assert not fitting("greeting", "好的，我先安静。有需要再叫我。"), "fluent, but no greeting"
+    assert not fitting("farewell", "再见，祝您"), "breaks off"
+    assert not fitting("assent", "好的，您慢慢慢慢说。")
+    assert fitting("thanks", "谢谢！能帮上您就好。")
     for topic in ("identity", "ability", "thanks", "farewell", "greeting", "assent"):
         assert fitting(topic, fixed_reply(topic))
 
