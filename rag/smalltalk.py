@@ -166,12 +166,14 @@ def fixed_reply(topic: Topic) -> str:
 _FITTING: dict[Topic, str] = {
     "identity": "ChatGGLM",
     "ability": "文档|资料|问答|回答|摘要|翻译",
-    "thanks": "不客气|不用谢|别客气|不谢|应该的|帮上|高兴|随时",
+    "thanks": "不客气|不用谢|别客气|不谢|应该的|帮上|高兴|开心|随时",
     "farewell": "再见|拜拜|回见|晚安|慢走|下次|随时|祝",
-    "greeting": "^(?:您|你|大家|早上|上午|中午|下午|晚上)好|^早|^晚安|^嗨|^在的|^我在|高兴|快乐|愉快",
+    "greeting": "^(?:您|你|大家|早上|上午|中午|下午|晚上)好|^早|^晚安|^嗨|^哈喽|^在的|^我在|高兴|快乐|愉快",
     "assent": "^(?:好|嗯|行|明白|收到|没关系|不急|请)|随时|继续",
 }
 """What a reply says that answers a message of the topic."""
+_CLAIM = re.compile("翻译|各种|任何|什么都|所有问题|提供实用|语言处理")
+"""Abilities that small talk must not promise."""
 
 
 def fitting(topic: Topic, reply: str) -> bool:
@@ -180,5 +182,7 @@ def fitting(topic: Topic, reply: str) -> bool:
     if not 2 <= len(text) <= 120 or not re.search(r"[\u4e00-\u9fff]", text) or text[-1] not in "。！？!?~～":
         return False
     if re.search(r"(.{2,}?)\1{2,}|(.)\2{2,}", text) or "\ufffd" in text:
+        return False
+    if topic != "greeting" and (text[-1] in "？?" or _CLAIM.search(text)):
         return False
     return bool(re.search(_FITTING[topic], text))

@@ -112,6 +112,8 @@ def test_generated_replies_are_checked() -> None:
     assert not fitting("greeting", "好的，我先安静。有需要再叫我。"), "fluent, but no greeting"
     assert not fitting("farewell", "再见，祝您"), "breaks off"
     assert not fitting("assent", "好的，您慢慢慢慢说。")
+    assert not fitting("assent", "好的，有什么？")
+    assert not fitting("identity", "我是 ChatGGLM，可以回答各种问题。"), "promises too much"
     assert fitting("thanks", "谢谢！能帮上您就好。")
     for topic in ("identity", "ability", "thanks", "farewell", "greeting", "assent"):
         assert fitting(topic, fixed_reply(topic))
