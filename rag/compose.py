@@ -280,7 +280,7 @@ def _whole_list(question: str, passage: Passage, source: Span) -> list[Span] | N
         first -= 1
     while last + 1 < len(lines) and is_item[last + 1]:
         last += 1
-    whole = Span(lines[first].start, max(lines[last].end, source.end))
+    whole = Span(lines[first].start, lines[last].end)  # a span that runs on past the list is cut there
     intro = text[lines[first - 1].start : lines[first - 1].end] if first else ""
     about = terms(question)
     introduced = intro.endswith((":", "：")) or bool(about & terms(passage.heading.split(" › ")[-1]))
@@ -292,8 +292,7 @@ def _whole_list(question: str, passage: Passage, source: Span) -> list[Span] | N
             return None
     if not about & terms(intro + " " + passage.heading + " " + text[whole.start : whole.end]):
         return None
-    items = lines[first : last + 1]
-    return [*items[:-1], Span(items[-1].start, whole.end)]
+    return lines[first : last + 1]
 
 
 def _is_row(line: str) -> bool:
