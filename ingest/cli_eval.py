@@ -40,9 +40,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
-    """Add the commands to the group ``eval``."""
-    groups["eval"].command("retrieval")(eval_retrieval)
-    groups["eval"].command("answers")(eval_answers)
+    """Add the commands to the group ``eval``, where there is one."""
+    if group := groups.get("eval"):
+        group.command("retrieval")(eval_retrieval)
+        group.command("answers")(eval_answers)
 
 
 @friendly_errors

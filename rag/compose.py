@@ -144,14 +144,15 @@ def display(answer: str, citations: Sequence[Citation], texts: Mapping[int, str]
 def alternatives(answer: str, citations: Sequence[Citation], texts: Mapping[int, str], supporting: bool) -> str:
     """Answers that disagree, for people: each with its source and date, and the sentence around it."""
     lines = ["不同资料的说法不一致：", ""]
+    quoted: list[str] = []
     for citation in citations:
         dated = date_of(citation, texts)
         where = f"《{citation.title}》" + (f" 第 {citation.page} 页" if citation.page else "")
         lines.append(f"- {citation.quote}[{citation.marker}]（{where}{'，' + dated if dated else ''}）")
         sentence = supporting_sentence(citation, texts)
         if supporting and key(sentence) != key(citation.quote):
-            lines.append(f"  原文：「{sentence}」")
-    return "\n".join(lines)
+            quoted.append(f"原文：「{sentence}」[{citation.marker}]")
+    return "\n\n".join(["\n".join(lines), *quoted])
 
 
 def date_of(citation: Citation, texts: Mapping[int, str]) -> str:

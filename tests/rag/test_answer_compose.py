@@ -233,9 +233,11 @@ def test_disagreement_is_shown_with_sources_and_dates() -> None:
         "不同资料的说法不一致：",
         "",
         "- 三个月[1]（《文件1》，2021年3月1日）",
-        "  原文：「新员工的试用期为三个月，期满转正。」",
         "- 六个月[2]（《文件2》 第 4 页，2024年7月）",
-        "  原文：「新员工的试用期为六个月，自入职起算。」",
+        "",
+        "原文：「新员工的试用期为三个月，期满转正。」[1]",
+        "",
+        "原文：「新员工的试用期为六个月，自入职起算。」[2]",
     ]
     assert "原文" not in alternatives(both.text, citations, stored(shown), supporting=False)
 
