@@ -594,14 +594,17 @@ class ChatGGLM(nn.Module):
         guess from a first pass (scheduled sampling in two passes, Mihaylova & Martins 2019).
         """
         memory = self.memory(src)
-        if teacher_forcing_ratio < 1.0:
-            with torch.no_grad():
-                guess = self.decode(tgt, memory).log_probs.argmax(-1)
-                guess = torch.cat([tgt[:, :1], guess[:, :-1]], 1)
-                keep = torch.rand(tgt.shape, device=tgt.device) < teacher_forcing_ratio
-                tgt = torch.where(keep | tgt.eq(PAD), tgt, guess)
-                tgt[:, 0] = guess[:, 0]
-        return self.decode(tgt, memory)
+        return self.decode(self.scheduled_inputs(tgt, memory, teacher_forcing_ratio), memory)
+
+    @torch.no_grad()
+    def scheduled_inputs(self, inputs: Tensor, memory: Memory, ratio: float) -> Tensor:
+        """``inputs`` (B, T) with a share of ``1 - ratio`` replaced by the model's own guesses; [BOS] and [PAD] stay."""
+        if ratio >= 1.0:
+            return inputs
+        guess = self.decode(inputs, memory).log_probs.argmax(-1)
+        guess = torch.cat([inputs[:, :1], guess[:, :-1]], 1)
+        keep = torch.rand(inputs.shape, device=inputs.device) < ratio
+        return torch.where(keep | inputs.eq(PAD), inputs, guess)
 
     def memory(self, src: Batch, hidden: Tensor | None = None) -> Memory:
         """One question a row, one passage each: what the decoder reads.

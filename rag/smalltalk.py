@@ -165,7 +165,7 @@ def fixed_reply(topic: Topic) -> str:
 
 _FITTING: dict[Topic, str] = {
     "identity": "ChatGGLM",
-    "ability": "文档|资料|问答|回答|摘要|翻译",
+    "ability": "文档|资料|问答|回答|摘要",
     "thanks": "不客气|不用谢|别客气|不谢|应该的|帮上|高兴|开心|随时",
     "farewell": "再见|拜拜|回见|晚安|慢走|下次|随时|祝",
     "greeting": "^(?:您|你|大家|早上|上午|中午|下午|晚上)好|^早|^晚安|^嗨|^哈喽|^在的|^我在|高兴|快乐|愉快",

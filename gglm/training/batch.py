@@ -178,13 +178,7 @@ def _write_loss(model: ChatGGLM, batch: TrainBatch, hidden: Tensor, ratio: float
     asked = batch.targets[:, 0].eq(BOS).nonzero().squeeze(1)
     memory = _fused(model, batch, hidden, batch.group[asked])
     targets = batch.targets[asked]
-    inputs, wanted = targets[:, :-1], targets[:, 1:]
-    if ratio < 1:
-        with torch.no_grad():
-            guess = model.decode(inputs, memory).log_probs.argmax(-1)
-        guess = torch.cat([inputs[:, :1], guess[:, :-1]], 1)
-        keep = torch.rand(inputs.shape, device=inputs.device) < ratio
-        inputs = torch.where(keep | inputs.eq(PAD), inputs, guess)
+    inputs, wanted = model.scheduled_inputs(targets[:, :-1], memory, ratio), targets[:, 1:]
     asked_for = wanted.ne(PAD)
     loss = -(model.target_log_probs(inputs, wanted, memory) * asked_for).sum()
     return torch.stack([loss, asked_for.sum().float()])

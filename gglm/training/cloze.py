@@ -17,7 +17,7 @@ from gglm.tasks import Array, layout
 from gglm.tokenizer import Tokenizer
 from gglm.training.corpus import Shards
 from gglm.training.reading import holds
-from gglm.training.spans import Example, Lexicon, mask_tokens, recurring, sentences
+from gglm.training.spans import Example, Lexicon, mask_tokens, recurring, recurring_outside, sentences
 
 _PLACES = "省市县区国州镇乡村岛山河湖海洋路街"
 _PERSONS = "说道曰认为指出表示称写道出生去世任"
@@ -142,12 +142,7 @@ def natural_question(x: Array, lexicon: Lexicon, words: QuestionWords, rng: np.r
     found = sentences(x, lexicon)
     for s in rng.permutation(len(found)):
         a, b = found[s]
-        hits = []
-        for length, starts in clusters:
-            inside = [p for p in starts if a <= p and p + length <= b]
-            outside = [p for p in starts if p + length <= a or p >= b]
-            if len(inside) == 1 and outside:
-                hits.append((length, inside[0], outside))
+        hits = recurring_outside(clusters, a, b)
         if not hits:
             continue
         length, at, outside = hits[int(rng.integers(len(hits)))]

@@ -104,7 +104,7 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
     encoded = [tokenizer.encode(p).astype(np.int64) for p in passages]
     seed = settings.run.seed
     distractors = None
-    if len(passages) > 8:
+    if (settings.passages.beside or settings.passages.instead) and len(passages) > 8:
         texts = [tokenizer.decode(q.question) for q in questions]
         distractors = hard_distractors(texts, passages, [q.context for q in questions])
     sampler = QuestionSampler(

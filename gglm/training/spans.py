@@ -188,6 +188,17 @@ def sentences(x: Array, lexicon: Lexicon, low: int = 12, high: int = 90) -> list
     return [(a, b) for a, b in itertools.pairwise(cuts) if low <= b - a <= high]
 
 
+def recurring_outside(clusters: list[Cluster], a: int, b: int) -> list[tuple[int, int, list[int]]]:
+    """(length, start in ``a:b``, starts outside) of the spans that stand once in the sentence and elsewhere too."""
+    hits = []
+    for length, starts in clusters:
+        inside = [p for p in starts if a <= p and p + length <= b]
+        outside = [p for p in starts if p + length <= a or p >= b]
+        if len(inside) == 1 and outside:
+            hits.append((length, inside[0], outside))
+    return hits
+
+
 def question_example(
     x: Array, other: Array | None, lexicon: Lexicon, rng: np.random.Generator, clause: bool
 ) -> Example | None:
@@ -198,13 +209,7 @@ def question_example(
         return None
     for s in rng.permutation(len(found)):
         a, b = found[s]
-        hits = []
-        for length, starts in clusters:
-            inside = [p for p in starts if a <= p and p + length <= b]
-            outside = [p for p in starts if p + length <= a or p >= b]
-            if len(inside) == 1 and outside:
-                hits.append((length, inside[0], outside))
-        if hits:
+        if hits := recurring_outside(clusters, a, b):
             break
     else:
         return None

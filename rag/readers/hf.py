@@ -45,6 +45,10 @@ def load_hf_reader(name: str, threads: int = 1) -> Reader:
         raise WeightsError(f"Cannot load hf:{name} as a reader: {error}") from error
 
 
+ANSWERABLE = 0.5
+"""Below this probability that a span answers, none does."""
+
+
 class ExtractiveReader:
     """Span extraction in overlapping windows; the best span of all passages against the null score."""
 
@@ -57,10 +61,6 @@ class ExtractiveReader:
     @property
     def id(self) -> str:
         return f"hf:{self.name}"
-
-    @property
-    def answerable_threshold(self) -> float:
-        return 0.5
 
     def read(self, question: str, passages: Sequence[Passage], history: Sequence[Turn] = ()) -> ReaderOutput:
         import math
@@ -80,7 +80,7 @@ class ExtractiveReader:
         probability = max(relevance)
         return ReaderOutput(
             text=text,
-            answerable=probability >= self.answerable_threshold,
+            answerable=probability >= ANSWERABLE,
             p_answerable=probability,
             confidence=probability,
             relevance=relevance,
@@ -138,10 +138,6 @@ class GenerativeReader:
     @property
     def id(self) -> str:
         return f"hf:{self.name}"
-
-    @property
-    def answerable_threshold(self) -> float:
-        return 0.5
 
     def read(self, question: str, passages: Sequence[Passage], history: Sequence[Turn] = ()) -> ReaderOutput:
         import torch

@@ -64,6 +64,10 @@ def _closest(text: str, passages: Sequence[Passage]) -> tuple[int, Span] | None:
     return best[1:] if best else None
 
 
+SUPPORTED = 0.5
+"""Share of an answer that its passages must support."""
+
+
 def supported_output(
     question: str, answer: str, passages: Sequence[Passage], refused: bool = False
 ) -> ReaderOutput:
@@ -74,7 +78,7 @@ def supported_output(
     share = covered / total if total else 0.0
     return ReaderOutput(
         text=answer,
-        answerable=bool(spans) and not refused,
+        answerable=share >= SUPPORTED,
         p_answerable=share,
         confidence=share,
         relevance=tuple(overlap(question, p.text) for p in passages),

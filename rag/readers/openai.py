@@ -40,11 +40,6 @@ class OpenAIReader:
     def id(self) -> str:
         return f"openai:{self.model}"
 
-    @property
-    def answerable_threshold(self) -> float:
-        """Half of the answer must be supported."""
-        return 0.5
-
     def read(self, question: str, passages: Sequence[Passage], history: Sequence[Turn] = ()) -> ReaderOutput:
         if not passages:
             return ReaderOutput("", False, 0.0, 0.0, (), kind="supported")
