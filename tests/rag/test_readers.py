@@ -57,6 +57,10 @@ def test_invented_sentences_stay_uncited() -> None:
     output = supported_output("骑缝章", answer, PASSAGES)
     assert output.kind == "supported"
     assert 0.4 < output.p_answerable < 0.75
+    assert output.answerable == (output.p_answerable >= 0.5)
+    mostly = supported_output("骑缝章", answer + "食堂每天供应三餐，周末也开放，家属可以一起来用餐。", PASSAGES)
+    assert 0 < mostly.p_answerable < 0.5
+    assert not mostly.answerable
 
 
 @given(answer=st.text(max_size=80), text=st.text(min_size=1, max_size=120))
