@@ -31,7 +31,8 @@ class Embedder(Protocol):
 
 
 class VectorStore(Protocol):
-    """Vectors by chunk id. ``search`` gives ids (q, k) and cosines (q, k), −1 where fewer match."""
+    """Vectors by chunk id. ``search`` gives ids (q, k) and cosines (q, k), −1 where fewer match; ``cosines``
+    those of one query float32 (dim,) with known chunks, (n,), NaN where there is no such vector."""
 
     def add(self, ids: IdArray, vectors: FloatMatrix) -> None: ...
 
@@ -41,13 +42,16 @@ class VectorStore(Protocol):
         self, queries: FloatMatrix, k: int, allowed: IdArray | None = None, excluded: IdArray | None = None
     ) -> tuple[IdArray, FloatMatrix]: ...
 
+    def cosines(self, query: FloatMatrix, ids: IdArray) -> FloatMatrix: ...
+
     def ids(self) -> IdArray: ...
 
     def save(self, path: Path) -> None: ...
 
 
 class LexicalIndex(Protocol):
-    """BM25 over postings by chunk id; same ``search`` contract as `VectorStore`, for one query."""
+    """BM25 over postings by chunk id; same ``search`` contract as `VectorStore`, for one query. ``worth``
+    gives the terms of a query that occur, ascending, and what each is worth."""
 
     def add(self, ids: Sequence[int], texts: Sequence[str]) -> None: ...
 
@@ -56,6 +60,8 @@ class LexicalIndex(Protocol):
     def search(
         self, query: str, k: int, allowed: IdArray | None = None, excluded: IdArray | None = None
     ) -> tuple[IdArray, FloatMatrix]: ...
+
+    def worth(self, query: str) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32]]: ...
 
     def ids(self) -> IdArray: ...
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput
 from rag.filters import Filters, allowed_chunks
+from rag.fusion import FOCUSED, Focus, fuse, order, search_both, sharpen
+from rag.index.text import index_text
 from rag.ports import Embedder, IdArray, Reader
 from rag.settings import Settings
 from rag.store.kbs import get_kb
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rag.index.generations import IndexManager, KbIndex
     from rag.store.session import Database
 
-DENSE_WEIGHT = 0.5
-"""Weight of the cosine beside the BM25 score as a share of the best one (docs/decisions/007)."""
 RELEVANCE_WEIGHT = 0.35
 """Share of the reader's relevance in the final score of a reranked passage (docs/decisions/008)."""
 LEAD = 0.2
@@ -49,22 +47,6 @@ class Found:
     generation: int
     empty: bool = False
     """Nothing at all is indexed."""
-
-
-def fuse(searches: Sequence[tuple[float, Mapping[int, float], Mapping[int, float]]]) -> dict[int, float]:
-    """Weighted scores, 0…1, of (weight of the query, BM25 by id, cosine by id).
-
-    A convex combination (Bruch, Gai & Ingber 2023): BM25 as a share of the query's best, and the
-    cosine. What one search did not bring in counts 0 there.
-    """
-    fused: dict[int, float] = {}
-    total = sum(weight for weight, _, _ in searches) * (1 + DENSE_WEIGHT)
-    for weight, lexical, dense in searches:
-        best = max(lexical.values(), default=0.0) or 1.0
-        for chunk_id in lexical.keys() | dense.keys():
-            score = lexical.get(chunk_id, 0.0) / best + DENSE_WEIGHT * max(0.0, dense.get(chunk_id, 0.0))
-            fused[chunk_id] = fused.get(chunk_id, 0.0) + weight * score / total
-    return fused
 
 
 def merge_neighbours(passages: Sequence[Passage], texts: Mapping[int, str], limit: int = MERGED_CHARS) -> list[Passage]:
@@ -178,11 +160,16 @@ class Retriever:
             depth = k
             while True:
                 fused, lexical, dense, exhausted = self._ranked(index, queries, depth, allowed)
-                order = sorted(fused, key=lambda i: (-fused[i], i))
-                passages = self._load(session, base, order, needed)
+                passages = self._load(session, base, order(fused), max(needed, FOCUSED))
                 if len(passages) >= needed or exhausted or depth >= 16 * k:
                     break
                 depth *= 4
+        fused = sharpen(
+            fused,
+            [(weight, Focus.of(text, index.lexical)) for text, weight in queries],
+            {p.chunk_id: (index_text(p.title, p.heading, ""), p.text) for p in passages[:FOCUSED]},
+        )
+        passages = sorted(passages, key=lambda p: (-fused[p.chunk_id], p.chunk_id))[:needed]
         scored = [
             replace(
                 p,
@@ -251,18 +238,17 @@ class Retriever:
         vectors = self.embedder.encode_queries([text for text, _ in queries])
         exhausted = True
         for (text, weight), vector in zip(queries, vectors, strict=True):
-            lexical = by_id(*index.lexical.search(text, k, allowed=allowed))
-            dense = by_id(*index.vectors.search(vector[None, :], k, allowed=allowed))
-            exhausted &= len(lexical) < k and len(dense) < k
+            lexical, dense, ended = search_both(text, vector, index.lexical, index.vectors, k, allowed)
+            exhausted &= ended
             searches.append((weight, lexical, dense))
         return fuse(searches), _best([s[1] for s in searches]), _best([s[2] for s in searches]), exhausted
 
     @staticmethod
-    def _load(session: Session, base: KnowledgeBase, order: Sequence[int], needed: int) -> list[Passage]:
-        """The first ``needed`` passages of the live chunks among ``order``, in that order."""
+    def _load(session: Session, base: KnowledgeBase, ranked: Sequence[int], needed: int) -> list[Passage]:
+        """The first ``needed`` passages of the live chunks among ``ranked``, in that order."""
         found: dict[int, Passage] = {}
         step = min(needed, 500)
-        for start in range(0, len(order), step):
+        for start in range(0, len(ranked), step):
             if len(found) >= needed:
                 break
             rows = session.execute(
@@ -281,7 +267,7 @@ class Retriever:
                 .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
                 .join(Document, Document.id == DocumentVersion.document_id)
                 .where(
-                    Chunk.id.in_(order[start : start + step]),
+                    Chunk.id.in_(ranked[start : start + step]),
                     Document.kb_id == base.id,
                     Document.deleted_at.is_(None),
                     DocumentVersion.deleted_at.is_(None),
@@ -300,7 +286,7 @@ class Retriever:
                     char_end=char_end,
                     text=text,
                 )
-        return [found[i] for i in order if i in found][:needed]
+        return [found[i] for i in ranked if i in found][:needed]
 
 
 def usable_question(question: str, settings: Settings) -> str:
@@ -317,11 +303,6 @@ def usable_question(question: str, settings: Settings) -> str:
             "（上限由 CHATGGLM_MAX_QUESTION_CHARS 设置）。"
         )
     return _UNUSABLE.sub("\ufffd", question)
-
-
-def by_id(ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float32]) -> dict[int, float]:
-    """The result of one search, best first; −1, which stands for nothing, left out."""
-    return {i: s for i, s in zip(ids.ravel().tolist(), scores.ravel().tolist(), strict=True) if i >= 0}
 
 
 def _best(found: Sequence[Mapping[int, float]]) -> dict[int, float]:

@@ -15,8 +15,8 @@ import numpy as np
 
 from rag.errors import InvalidInput
 from rag.evaluation.answers import Question, percentiles, same_document
+from rag.fusion import FOCUSED, Focus, by_id, fuse, order, search_both, sharpen
 from rag.ports import Embedder, LexicalIndex, VectorStore
-from rag.retrieve import by_id, fuse
 from rag.text import key
 from rag.types import Passage
 
@@ -176,9 +176,23 @@ def evaluate(
         if progress is not None:
             progress("dense", done, len(questions))
     report["dense"] = {**scores([list(found) for found in by_meaning], relevant), "latency_ms": percentiles(times)}
-    hybrid = []
-    for words, meaning in zip(by_words, by_meaning, strict=True):
-        fused = fuse([(1.0, words, meaning)])
-        hybrid.append(sorted(fused, key=lambda i: (-fused[i], i)))
-    report["hybrid"] = scores(hybrid, relevant)
+    hybrid, times = [], []
+    for done, question in enumerate(questions, start=1):
+        start = time.perf_counter()
+        hybrid.append(ranked(question, contexts, embedder, lexical, vectors))
+        times.append(1000 * (time.perf_counter() - start))
+        if progress is not None:
+            progress("hybrid", done, len(questions))
+    report["hybrid"] = {**scores(hybrid, relevant), "latency_ms": percentiles(times)}
     return report
+
+
+def ranked(
+    question: str, contexts: Sequence[str], embedder: Embedder, lexical: LexicalIndex, vectors: VectorStore
+) -> list[int]:
+    """Contexts, by number, as `Retriever.find` would rank them."""
+    vector = embedder.encode_queries([question])[0]
+    words, meaning, _ = search_both(question, vector, lexical, vectors, DEPTH)
+    fused = fuse([(1.0, words, meaning)])
+    texts = {i: ("", contexts[i]) for i in order(fused)[:FOCUSED]}
+    return order(sharpen(fused, [(1.0, Focus.of(question, lexical))], texts))

@@ -12,11 +12,13 @@ tombstones leave too few results. The switch points are settings (`Settings.hnsw
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from rag.ports import FloatMatrix, IdArray
 
@@ -36,6 +38,7 @@ IVF_TRAIN = 64
 """Vectors a list that the k-means learns from."""
 _STEP = 4096
 """Vectors that are added between two looks at whether to stop."""
+_MAPPING = threading.Lock()
 
 
 class Stopped(Exception):
@@ -146,6 +149,16 @@ def vectors_of(index: Any) -> FloatMatrix:
         positions, rows = ivf_list(index, number)
         out[positions] = rows
     return out
+
+
+def some_vectors(index: Any, positions: npt.NDArray[np.int64]) -> FloatMatrix:
+    """The vectors at a few positions, float32 (n, dim)."""
+    if kind_of(index) != "ivf":
+        return vectors_of(index)[positions]
+    with _MAPPING:  # made once, 8 bytes a vector: where in which list each one lies
+        if index.direct_map.type == faiss().DirectMap.NoMap:
+            index.make_direct_map()
+    return np.stack([index.reconstruct(int(i)) for i in positions])
 
 
 def ivf_list(index: Any, number: int) -> tuple[Any, FloatMatrix]:

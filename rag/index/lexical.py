@@ -12,11 +12,14 @@ from rag.errors import IndexUnavailable
 from rag.index import postings
 from rag.index.postings import Segment
 from rag.index.segments import Mask, Segmented
-from rag.index.terms import term_keys
+from rag.index.terms import BIGRAM_SHIFT, WORD_BIT, Keys, term_keys
 from rag.ports import FloatMatrix, IdArray
 
-K1 = 1.2
-B = 0.75
+K1 = 0.9
+B = 0.5
+CHARACTER, WORD = 0.8, 2.0
+"""What a Han character, and a word, code or number, counts beside a pair of characters. These four were chosen
+on training questions (docs/decisions/008)."""
 LONG_SHARE = 1 / 32
 """A term in more than this share of a segment's documents has a long row."""
 _LONG_AT_LEAST = 256
@@ -77,6 +80,14 @@ class Bm25Index(Segmented[Segment]):
                 "The lexical index is damaged. `chatgglm kb rebuild` makes it again from the database."
             ) from error
 
+    def worth(self, query: str) -> tuple[Keys, npt.NDArray[np.float32]]:
+        """The terms of a query that occur here, ascending, each once, and what each is worth: inverse
+        document frequency times its kind's."""
+        keys = np.unique(term_keys(query))
+        rows = [s.rows(keys) for s in self._segments]
+        known = np.any([at >= 0 for at in rows], axis=0) if rows else np.zeros(len(keys), dtype=bool)
+        return keys[known], self._weights(keys, rows)[known]
+
     def _search(
         self, query: str, k: int, allowed: IdArray | None, excluded: IdArray | None
     ) -> tuple[IdArray, FloatMatrix]:
@@ -86,7 +97,7 @@ class Bm25Index(Segmented[Segment]):
         if k < 1 or not len(keys) or not self._segments:
             return ids, scores
         rows = [s.rows(keys) for s in self._segments]
-        weights = self._weights(rows, often)
+        weights = self._weights(keys, rows) * often.astype(np.float32)
         masks = self._masks(allowed, excluded)
         found: list[tuple[IdArray, npt.NDArray[np.float32]]] = []
         floor = np.float32(0)
@@ -101,13 +112,13 @@ class Bm25Index(Segmented[Segment]):
         scores[: len(best)] = all_scores[best]
         return ids, scores
 
-    def _weights(self, rows: list[npt.NDArray[np.int64]], often: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """What each query term is worth: inverse document frequency times its count in the query."""
-        frequency = np.zeros(len(often), dtype=np.int64)
+    def _weights(self, keys: Keys, rows: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """Inverse document frequency times the worth of the kind of each query term."""
+        frequency = np.zeros(len(keys), dtype=np.int64)
         for segment, at in zip(self._segments, rows, strict=True):
             frequency += np.where(at >= 0, segment.starts[at + 1] - segment.starts[at], 0)
         idf = np.log1p((self._total - frequency + 0.5) / (frequency + 0.5))
-        return (idf * often).astype(np.float32)
+        return (idf * term_worth(keys)).astype(np.float32)
 
     def _top(
         self,
@@ -163,6 +174,12 @@ class Bm25Index(Segmented[Segment]):
             cut = np.partition(values, len(values) - k)[len(values) - k]
             found = found[values >= cut]  # ties at the cut stay: the id decides later
         return found, scores[found]
+
+
+def term_worth(keys: Keys) -> npt.NDArray[np.float32]:
+    """How much each term counts by its kind: Han character, pair of characters, or word."""
+    character = keys < (1 << BIGRAM_SHIFT)
+    return np.select([character, keys >= WORD_BIT], [CHARACTER, WORD], 1.0).astype(np.float32)
 
 
 def _kth(scores: npt.NDArray[np.float32], k: int) -> np.float32:

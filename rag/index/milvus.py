@@ -160,6 +160,17 @@ class MilvusStore:
                 ids[row, column], scores[row, column] = hit["id"], hit["distance"]
         return ids, scores
 
+    def cosines(self, query: FloatMatrix, ids: IdArray) -> FloatMatrix:
+        """Cosines of a query float32 (dim,) with the vectors of chunks, (n,); NaN where there is none.
+
+        Raises:
+            ValueError: the query has another number of dimensions.
+            IndexUnavailable: Milvus does not answer.
+        """
+        found, scores = self.search(query[None], len(ids), allowed=np.asarray(ids, dtype=np.int64))
+        held = {int(i): score for i, score in zip(found[0], scores[0], strict=True) if i >= 0}
+        return np.array([held.get(int(i), np.nan) for i in ids], dtype=np.float32)
+
     def ids(self) -> IdArray:
         """The ids of all chunks that can be found, ascending: a walk over the whole collection.
 

@@ -80,18 +80,31 @@ def normal_form(text: str) -> str:
 
 def term_keys(text: str) -> Keys:
     """The keys of all terms of a text, repeated as often as they occur, in no particular order."""
-    text = normal_form(text)
-    points = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
-    han = _IS_SPACELESS[np.minimum(points, len(_IS_SPACELESS) - 1)]
-    rest = np.where(han, np.uint32(0x20), points).tobytes().decode("utf-32-le")
+    return term_places(normal_form(text))[0]
+
+
+def term_places(text: str) -> tuple[Keys, npt.NDArray[np.int64]]:
+    """The keys of all terms of a text in normal form, and the offset where each begins."""
+    points, han, rest = _points(text)
     found = numerals(text)
-    words = np.fromiter((word_key(word) for word in _words(text, rest, found)), dtype=np.uint64)
+    worded = list(_words(text, rest, found))
+    words = np.fromiter((word_key(word) for _, word in worded), dtype=np.uint64, count=len(worded))
     for start, end, _ in found:  # else 二〇二三年 would look more like 二〇二四年 than 2024年 does
         han[start:end] = False
     wide = points.astype(np.uint64)
     pairs = han[:-1] & han[1:]
     bigrams = (wide[:-1][pairs] << np.uint64(BIGRAM_SHIFT)) | wide[1:][pairs]
-    return np.concatenate([wide[han], bigrams, words])
+    starts = np.fromiter((start for start, _ in worded), dtype=np.int64, count=len(worded))
+    return np.concatenate([wide[han], bigrams, words]), np.concatenate(
+        [np.flatnonzero(han), np.flatnonzero(pairs), starts]
+    )
+
+
+def _points(text: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_], str]:
+    """Code points, which of them need no spaces, and the text with spaces for those."""
+    points = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
+    han = _IS_SPACELESS[np.minimum(points, len(_IS_SPACELESS) - 1)]
+    return points, han, np.where(han, np.uint32(0x20), points).tobytes().decode("utf-32-le")
 
 
 @lru_cache(maxsize=1 << 17)
@@ -103,9 +116,7 @@ def word_key(word: str) -> int:
 def words(text: str) -> list[str]:
     """The terms of a text that are not Han characters or bigrams: words, codes, numbers."""
     text = normal_form(text)
-    points = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
-    han = _IS_SPACELESS[np.minimum(points, len(_IS_SPACELESS) - 1)]
-    return list(_words(text, np.where(han, np.uint32(0x20), points).tobytes().decode("utf-32-le"), numerals(text)))
+    return [word for _, word in _words(text, _points(text)[2], numerals(text))]
 
 
 def numerals(text: str) -> list[tuple[int, int, str]]:
@@ -114,16 +125,17 @@ def numerals(text: str) -> list[tuple[int, int, str]]:
     return [(start, end, value) for start, end, value in values if value is not None]
 
 
-def _words(text: str, rest: str, found: list[tuple[int, int, str]]) -> Iterator[str]:
-    """``rest`` is ``text`` with a space for each Han character, ``found`` its numerals."""
+def _words(text: str, rest: str, found: list[tuple[int, int, str]]) -> Iterator[tuple[int, str]]:
+    """Words and where they begin; ``rest`` is ``text`` with a space for each Han character, ``found`` its numerals."""
     for match in _WORD.finditer(rest):
         after = text[match.end() : match.end() + 1]
         if match["number"]:
-            yield from _number(match["number"].replace(",", ""), match["percent"], after)
+            parts = _number(match["number"].replace(",", ""), match["percent"], after)
         else:
-            yield from _code(match[0])
+            parts = _code(match[0])
+        yield from ((match.start(), part) for part in parts)
     for start, end, value in found:
-        yield from _numeral(text, start, end, value)
+        yield from ((start, part) for part in _numeral(text, start, end, value))
 
 
 def _number(number: str, percent: str, after: str) -> Iterator[str]:

@@ -34,9 +34,12 @@ class Segment:
     """The mapped file that the index reads from; must live as long as the index."""
     inner: Any = field(init=False, repr=False)
     """The index under the id map; it counts from 0."""
+    ascending: bool = field(init=False, repr=False)
+    """Whether ``ids`` are; they nearly always are, and found faster then."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inner", faiss().downcast_index(self.index.index))
+        object.__setattr__(self, "ascending", bool(np.all(np.diff(self.ids) > 0)))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -65,6 +68,16 @@ class Segment:
         if short.any():
             scores[short], positions[short] = kinds.search(self.inner, queries[short], k, selector, exact=True)
         return np.where(positions >= 0, self.ids[positions], -1), scores
+
+    def positions(self, ids: IdArray) -> tuple[IdArray, IdArray]:
+        """Which of ``ids`` (ascending) it holds, as indexes into them, and where."""
+        if self.ascending:
+            at = np.searchsorted(self.ids, ids)
+            at[at == len(self)] = 0
+            found = np.flatnonzero(self.ids[at] == ids) if len(self) else np.zeros(0, dtype=np.int64)
+            return found, at[found]
+        where = np.flatnonzero(files.member(self.ids, ids))
+        return np.searchsorted(ids, self.ids[where]), where
 
     def problems(self) -> Iterator[str]:
         """What is wrong with the index itself, in words."""
@@ -212,6 +225,26 @@ class FaissStore(Segmented[Segment]):
         scores[:, :width] = np.take_along_axis(all_scores, best, axis=1)
         scores[ids < 0] = 0
         return ids, scores
+
+    def cosines(self, query: FloatMatrix, ids: IdArray) -> FloatMatrix:
+        """Exact cosines of a query float32 (dim,) with the vectors of chunks, (n,); NaN where there is none.
+
+        Raises:
+            ValueError: the query has another number of dimensions.
+        """
+        out = np.full(len(ids), np.nan, dtype=np.float32)
+        if not self._segments or not len(ids):
+            return out
+        if query.shape != (self.dim,):
+            raise ValueError(f"a query of {self.dim} dimensions is needed, not {query.shape}")
+        order = np.argsort(ids, kind="stable")
+        wanted = np.asarray(ids, dtype=np.int64)[order]
+        for segment, alive in zip(self._segments, self._alive, strict=True):
+            found, where = segment.positions(wanted)
+            found, where = found[alive[where]], where[alive[where]]
+            if len(found):
+                out[order[found]] = kinds.some_vectors(segment.inner, where) @ query
+        return out
 
 
 def check_vectors(vectors: FloatMatrix) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rag.errors import IndexUnavailable
 from rag.index import segments
-from rag.index.lexical import K1, B, Bm25Index
+from rag.index.lexical import K1, B, Bm25Index, term_worth
 from rag.index.terms import term_keys
 
 TEXTS = [
@@ -39,13 +39,15 @@ def bm25(texts: dict[int, str], query: str) -> dict[int, float]:
     lengths = {i: sum(counts.values()) for i, counts in documents.items()}
     mean = sum(lengths.values()) / len(lengths)
     scores: dict[int, float] = {}
-    for term, often in Counter(term_keys(query).tolist()).items():
+    asked = Counter(term_keys(query).tolist())
+    worth = term_worth(np.array(list(asked), dtype=np.uint64)).tolist()
+    for (term, often), share in zip(asked.items(), worth, strict=True):
         df = sum(term in counts for counts in documents.values())
         idf = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
         for i, counts in documents.items():
             if tf := min(counts[term], 255):
                 norm = K1 * (1 - B + B * lengths[i] / mean)
-                scores[i] = scores.get(i, 0.0) + often * idf * (K1 + 1) * tf / (tf + norm)
+                scores[i] = scores.get(i, 0.0) + share * often * idf * (K1 + 1) * tf / (tf + norm)
     return scores
 
 
@@ -257,3 +259,17 @@ def test_damaged_files_are_told_with_what_to_do(tmp_path: Path, damage: str) -> 
         np.save(path, np.zeros(3, dtype=np.float64))
     with pytest.raises(IndexUnavailable, match="kb rebuild"):
         Bm25Index.open(tmp_path / "a")
+
+
+def test_a_word_counts_more_than_a_pair_and_a_pair_more_than_a_character() -> None:
+    keys = np.sort(term_keys("年假 8000"))
+    assert sorted(term_worth(keys).tolist()) == pytest.approx([0.8, 0.8, 1.0, 2.0])
+
+
+def test_what_the_terms_of_a_question_are_worth() -> None:
+    index = made(TEXTS)
+    assert index.worth("年假没年假")[0].tolist() == np.unique(term_keys("年假")).tolist()
+    rare, common = index.worth("病")[1], index.worth("假")[1]
+    assert rare[0] > common[0] > 0
+    assert not len(index.worth("没")[0])
+    assert not len(Bm25Index().worth("年假")[0])

@@ -71,6 +71,10 @@ def test_written_killed_opened_again_and_kept_equal_to_sql(home: Path) -> None:
     assert scores[0].tolist() == sorted(scores[0].tolist(), reverse=True)
     assert index.vectors.search(query, 5, allowed=ids[0, 2:4])[0][0].tolist() == [*ids[0, 2:4].tolist(), -1, -1, -1]
     assert not set(index.vectors.search(query, 5, excluded=ids[0, :2])[0][0]) & set(ids[0, :2])
+    known = np.array([ids[0, 3], 10**9, ids[0, 1]])
+    assert index.vectors.cosines(query[0], known) == pytest.approx(
+        [scores[0, 3], np.nan, scores[0, 1]], abs=1e-5, nan_ok=True
+    )
 
     # A transaction that is rolled back leaves vectors that nobody finds.
     def interrupted() -> None:

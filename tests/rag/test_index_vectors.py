@@ -116,6 +116,34 @@ def test_filters_are_exact_in_every_kind(kind: Kind) -> None:
             assert mine == pytest.approx(right, abs=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["flat", *KINDS])
+def test_cosines_with_known_chunks_are_exact(kind: Kind, tmp_path: Path) -> None:
+    store = made(600) if kind == "flat" else approximate(kind)
+    query = unit(1, seed=9)
+    ids, scores = made(600).search(query, 600)
+    wanted = np.array([*ids[0, [3, 500, 41]], 10_000])
+    store.save(tmp_path / "saved")
+    for some in (store, FaissStore.open(tmp_path / "saved")):
+        found = some.cosines(query[0], wanted)
+        assert found.dtype == np.float32
+        assert found[:3] == pytest.approx(scores[0, [3, 500, 41]], abs=1e-6)
+        assert np.isnan(found[3])
+    store.delete(wanted[:1])
+    assert np.isnan(store.cosines(query[0], wanted)).tolist() == [True, False, False, True]
+    assert np.isnan(FaissStore(0).cosines(query[0], wanted)).all()
+    with pytest.raises(ValueError, match="dimensions"):
+        store.cosines(query[0, :3], wanted)
+
+
+def test_cosines_of_chunks_that_were_added_in_any_order() -> None:
+    rows = unit(4)
+    store = FaissStore(rows.shape[1])
+    store.add(np.array([7, 3, 9, 1]), rows)
+    assert store.cosines(rows[2], np.array([1, 9, 5, 7])) == pytest.approx(
+        [float(rows[3] @ rows[2]), 1.0, np.nan, float(rows[0] @ rows[2])], abs=1e-6, nan_ok=True
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_deleted_is_masked_and_the_rest_still_fills_the_results(
     kind: Kind, monkeypatch: pytest.MonkeyPatch

@@ -7,13 +7,13 @@ from datetime import date, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
 from rag.errors import InvalidInput, NotFound
 from rag.filters import Filters, allowed_chunks, day
-from rag.retrieve import Retriever, diverse, fuse, merge_neighbours
+from rag.retrieve import Retriever, diverse, merge_neighbours
 from rag.store.kbs import get_kb
 from rag.store.models import Chunk, DocumentVersion
 from rag.types import Passage, Scores
@@ -34,30 +34,6 @@ def world(tmp_path: Path) -> World:
 
 def retriever(world: World, reader: SentenceReader | None = None) -> Retriever:
     return Retriever(world.database, world.indexes, world.embedder, reader, world.settings)
-
-
-def test_fusion_weighs_words_and_meaning() -> None:
-    fused = fuse([(1.0, {1: 8.0, 2: 6.0}, {2: 0.9, 3: 0.8})])
-    assert sorted(fused, key=lambda i: -fused[i]) == [2, 1, 3]
-    assert fused[1] == pytest.approx(1 / 1.5)
-    assert fused[2] == pytest.approx((0.75 + 0.45) / 1.5)
-    assert fused[3] == pytest.approx(0.4 / 1.5)
-    assert fuse([(2.0, {5: 3.0}, {5: 1.0}), (1.0, {5: 9.0}, {5: 1.0})])[5] == pytest.approx(1.0)
-    assert fuse([]) == {}
-
-
-found = st.dictionaries(st.integers(0, 9), st.floats(0.0, 50.0), max_size=6)
-near = st.dictionaries(st.integers(0, 9), st.floats(-1.0, 1.0), max_size=6)
-
-
-@settings(deadline=None)
-@given(searches=st.lists(st.tuples(st.floats(0.1, 2), found, near), max_size=4))
-def test_fused_scores_lie_between_0_and_1(
-    searches: list[tuple[float, dict[int, float], dict[int, float]]],
-) -> None:
-    fused = fuse(searches)
-    assert set(fused) == {i for _, words, meaning in searches for i in words.keys() | meaning.keys()}
-    assert all(0 <= score <= 1 + 1e-9 for score in fused.values())
 
 
 def test_the_fitting_passage_comes_first_with_its_scores_and_place(world: World) -> None:
