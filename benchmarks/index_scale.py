@@ -1,12 +1,15 @@
 """Build and search a knowledge base of N chunks of synthetic text through the real store and indexes.
 
-    python benchmarks/index_scale.py 100000 [1000000] [--peers] [--json]
+    python benchmarks/index_scale.py 100000 [1000000] [--peers] [--home FOLDER] [--json]
 
 Rows go into SQLite, postings and vectors into index generations, batch by batch as an ingestion
 publishes them, with the merges in the background; then a fresh process opens what is there and asks
 through `rag.retrieve.Retriever`: our embedder for the question, both indexes, fusion, join with SQL.
 Passages get drawn vectors (embedding is measured by benchmarks/embedder.py). Build and latency are CPU
 times, which a busy machine changes little; throughput is wall time, so stop what else runs.
+
+``--home`` keeps what is built in FOLDER/COUNT; where something lies there already, it is only searched (so that the
+minutes of the build need not be quiet ones).
 
 ``--peers`` asks the same of other libraries, over the same texts and vectors (benchmarks/peers.py).
 """
@@ -23,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from synthetic import Language, vectors
@@ -45,6 +48,7 @@ SECONDS = 4.0
 QUERIES = 200
 K = 10
 Figures = dict[str, Any]
+Q = TypeVar("Q")
 
 
 def build(home: Path, count: int) -> Figures:
@@ -159,7 +163,7 @@ def search(home: Path) -> Figures:
     return report
 
 
-def throughput(clients: int, questions: list[str], ask: Callable[[str], object]) -> float:
+def throughput(clients: int, questions: list[Q], ask: Callable[[Q], object]) -> float:
     """Answers a second when so many clients, a thread each, ask one question after the other."""
     ends = time.perf_counter() + SECONDS
     counts = [0] * clients
@@ -233,7 +237,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--phase", choices=["build", "search"], help=argparse.SUPPRESS)
-    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, metavar="FOLDER", help="keep the indexes here, and search what is there")
     arguments = parser.parse_args()
     if arguments.phase == "build":
         print(json.dumps(build(arguments.home, arguments.counts[0])))
@@ -243,8 +247,13 @@ def main() -> None:
         return
     report: Figures = {}
     for count in arguments.counts:
-        with tempfile.TemporaryDirectory(prefix="chatgglm-scale-") as home:
-            report[str(count)] = _phase("build", str(count), "--home", home) | _phase("search", "--home", home)
+        with tempfile.TemporaryDirectory(prefix="chatgglm-scale-") as scratch:
+            home = (arguments.home or Path(scratch)) / str(count)
+            built = home / "build.json"
+            if not built.exists():
+                home.mkdir(parents=True, exist_ok=True)
+                built.write_text(json.dumps(_phase("build", str(count), "--home", str(home))), encoding="utf-8")
+            report[str(count)] = json.loads(built.read_text("utf-8")) | _phase("search", "--home", str(home))
     if arguments.peers:
         import peers
 

@@ -3,8 +3,8 @@
     python benchmarks/peers.py [100000] [--json]
 
 Neither is a dependency of ours: `pip install langchain-community haystack-ai` for this benchmark alone.
-Each runs in a process of its own. Times are CPU times. Both keep everything in memory; LangChain's store
-searches vectors only, Haystack's also has BM25 over single characters.
+Each runs in a process of its own. Times are CPU times, throughput (dense search) is not. Both keep everything in
+memory; LangChain's store searches vectors only, Haystack's also has BM25 over single characters.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from index_scale import CLIENTS, throughput
 from synthetic import Language, vectors
 
 from rag.ports import FloatMatrix
@@ -41,6 +42,7 @@ def langchain(texts: list[str], rows: FloatMatrix, points: FloatMatrix, question
     figures["dense"] = _times(
         [lambda p=p: store.similarity_search_with_score_by_vector(p, k=K) for p in points.tolist()]
     )
+    figures["per_s"] = _per_s(points, lambda p: store.similarity_search_with_score_by_vector(p, k=K))
     return figures
 
 
@@ -56,6 +58,7 @@ def haystack(texts: list[str], rows: FloatMatrix, points: FloatMatrix, questions
     figures: Figures = {"build_cpu_s": time.process_time() - began}
     some = points[:SLOW_QUERIES].tolist()
     figures["dense"] = _times([lambda p=p: store.embedding_retrieval(p, top_k=K) for p in some])
+    figures["per_s"] = _per_s(points, lambda p: store.embedding_retrieval(p, top_k=K))
     figures["lexical"] = _times([lambda q=q: store.bm25_retrieval(q, top_k=K) for q in questions[:SLOW_QUERIES]])
     return figures
 
@@ -64,6 +67,11 @@ PEERS: dict[str, Callable[[list[str], FloatMatrix, FloatMatrix, list[str]], Figu
     "langchain": langchain,
     "haystack": haystack,
 }
+
+
+def _per_s(points: FloatMatrix, search: Callable[[list[float]], object]) -> dict[str, float]:
+    """Answers a second by number of clients."""
+    return {str(n): throughput(n, points.tolist(), search) for n in CLIENTS}
 
 
 def _times(searches: list[Callable[[], object]]) -> Figures:

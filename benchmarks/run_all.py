@@ -1,9 +1,11 @@
 """Measures ChatGGLM and writes docs/benchmarks.md (figures kept in docs/benchmarks.json).
 
     python benchmarks/run_all.py [--shared ../shared] [--only reading retrieval …] [--skip install …]
+    python benchmarks/run_all.py --report scale=FILE.json …
 
 Every section runs the commands that a user would run, on a state of its own. A section that fails, or whose data
 are not there, is written as «not measured»; a section that is left out keeps its earlier figures and their date.
+``--report`` takes what a section's own script wrote, for parts that were measured apart while the machine was quiet.
 Stop whatever else uses the processors first. The data lie beside the checkout of developers only
 (``--shared`` or CHATGGLM_SHARED); the other sections need nothing.
 """
@@ -504,6 +506,11 @@ def _scale_rows(f: Figures) -> Rows:
             continue
         yield f"{label}: build, memory", lambda p=p: f"{p['build_cpu_s']:.0f} s, {p['memory_mb']:.0f} MB"
         yield f"{label}: dense, p50 / p95", lambda p=p: f"{p['dense']['p50_ms']:.1f} / {p['dense']['p95_ms']:.1f} ms"
+        if "per_s" in p:
+            yield (
+                f"{label}: dense searches a second with 1 / 4 / 16 clients",
+                lambda p=p: " / ".join(f"{p['per_s'][n]:.0f}" for n in ("1", "4", "16")),
+            )
         if "lexical" in p:
             yield (
                 f"{label}: lexical, p50 / p95",
@@ -685,7 +692,17 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(shared), help="folder that holds data/")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--skip", nargs="+", choices=SECTIONS, default=[])
+    parser.add_argument(
+        "--report", nargs="+", metavar="SECTION=FILE", default=[], help="take these reports, run nothing"
+    )
     arguments = parser.parse_args()
+    for part in arguments.report:
+        name, _, file = part.partition("=")
+        if name not in SECTIONS:
+            parser.error(f"{name} is no section")
+        keep(name, json.loads(Path(file).read_text(encoding="utf-8")))
+    if arguments.report:
+        arguments.only = []
     with tempfile.TemporaryDirectory(prefix="chatgglm-bench-") as scratch:
         bench = Bench(arguments.shared.resolve(), Path(scratch))
         for name in arguments.only:
