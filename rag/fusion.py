@@ -19,7 +19,7 @@ DENSE_WEIGHT = 0.5
 """Weight of the cosine as a share of the best one, beside the BM25 score as a share of the best one."""
 FOCUS_WEIGHT = 0.75
 """Weight of what one sentence of the passage covers of the question (`Focus`), beside the BM25 share."""
-FOCUSED = 10
+FOCUSED = 8
 """Passages, at most, whose sentences are looked at."""
 _SENTENCE_END = re.compile("[。!?;\n]")  # in normal form, where ！？； are these
 Scored = Mapping[int, float]
@@ -100,7 +100,8 @@ class Focus:
         held = np.zeros((len(ends) + 1, len(self.keys)), dtype=bool)
         terms, places = self._known(folded)
         held[np.searchsorted(ends, places, side="right"), terms] = True
-        held[:, self._known(normal_form(context))[0]] = True
+        if context:
+            held[:, self._known(normal_form(context))[0]] = True
         return min(1.0, float((held @ self.worth).max()))
 
     def _known(self, folded: str) -> tuple[IdArray, IdArray]:

@@ -17,6 +17,7 @@ from rag.embedders.training.encoder import MATRYOSHKA, features
 from rag.embedders.training.loss import Memory, contrast
 from rag.embedders.training.packing import Batch, Packer, bm25_neighbours
 from rag.embedders.training.pairs import Corpus, Ids, Labelled, Similar
+from rag.embedders.training.static import thin
 
 if TYPE_CHECKING:
     import torch
@@ -33,11 +34,25 @@ class Feed:
     """Batches of about ``size`` pairs: questions, titles, sentences that mean the same, running text."""
 
     def __init__(
-        self, corpus: Corpus, questions: Packer, titles: Labelled, similar: Similar, rng: np.random.Generator
+        self,
+        corpus: Corpus,
+        questions: Packer,
+        titles: Labelled,
+        similar: Similar,
+        rng: np.random.Generator,
+        thinned: float = 0.0,
     ) -> None:
         self.corpus, self.questions, self.titles, self.similar, self.rng = corpus, questions, titles, similar, rng
+        self.thinned = thinned
+        """Mean share of a passage's pieces left out, so that questions are not learned by heart."""
 
     def batch(self, size: int, crop: int) -> Batch:
+        """Pairs whose passages are cut to ``crop`` pieces."""
+        batch = self._batch(size, crop)
+        batch.passages[:] = [thin(ids, self.thinned, self.rng) for ids in batch.passages]
+        return batch
+
+    def _batch(self, size: int, crop: int) -> Batch:
         rng, rows = self.rng, self.questions.rows
         batch = Batch([], [], [], [])
         for q in self.questions.batch(int(size * QUESTIONS)):
@@ -149,7 +164,7 @@ def train_encoder(
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     near = bm25_neighbours(questions.questions, questions.passages, len(model.tokenizer))
-    feed = Feed(corpus, Packer(questions, near, rng), titles, similar, rng)
+    feed = Feed(corpus, Packer(questions, near, rng), titles, similar, rng, args.thin)
     found = optimizers(model, args.lr, args.muon_lr)
     average = Average(model, args.ema)
     memory = Memory(args.memory, model.get_embedding_dimension() or MATRYOSHKA[0])

@@ -225,6 +225,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--muon-lr", type=float, default=0.003, help="encoder: rate of the layers' matrices")
     out.add_argument("--memory", type=int, default=1024, help="encoder: passages of earlier batches as negatives")
     out.add_argument("--ema", type=float, default=0.98, help="encoder: decay of the averaged weights")
+    out.add_argument("--thin", type=float, default=0, help="encoder: mean share of a passage's pieces left out")
     out.add_argument("--start", default="static", help="all but the first two stages: model folder to begin from")
     out.add_argument("--vectors", default="static.npy", help="static writes these piece vectors, encoder begins there")
     out.add_argument("--graft", type=float, default=0, help="put this share of --start's layers over --vectors")
