@@ -1,0 +1,107 @@
+"""What a conversation's follow-ups find: as typed, as `rag.rewrite` has them searched, and by gold rewrites.
+
+    python benchmarks/followups.py [--shared ../shared] [--reader] [--json]
+
+The turns of authored_conversations after the first, over their passages and all authored ones, by both indexes and
+their fusion as `rag.retrieve` does it. Complete questions must not find less than as they were typed. ``--reader``
+lets the shipped model rewrite; rules alone without. The figures stand in docs/decisions/010.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag.evaluation.retrieval import scores
+from rag.evaluation.rows import read_rows
+from rag.fusion import FOCUSED, Focus, fuse, order, search_both, sharpen
+from rag.rewrite import complete, standalone
+from rag.types import Turn
+
+DEPTH = 30
+Queries = Sequence[tuple[str, float]]
+
+
+class Pool:
+    """Passages in both indexes."""
+
+    def __init__(self, passages: list[tuple[str, str]]) -> None:
+        from rag.embedders import load_embedder
+        from rag.index.lexical import Bm25Index
+        from rag.index.text import index_text
+        from rag.index.vectors import FaissStore
+
+        self.passages = passages
+        self.embedder = load_embedder()
+        self.lexical, self.vectors = Bm25Index(), FaissStore(self.embedder.dim)
+        texts = [index_text(title, "", text) for title, text in passages]
+        self.lexical.add(range(len(texts)), texts)
+        for at in range(0, len(texts), 64):
+            rows = self.embedder.encode_passages(texts[at : at + 64])
+            self.vectors.add(np.arange(at, at + len(rows), dtype=np.int64), rows)
+
+    def search(self, queries: Queries) -> list[int]:
+        """Passages, by number, as `Retriever.find` ranks them."""
+        found = []
+        for text, weight in queries:
+            vector = self.embedder.encode_queries([text])[0]
+            found.append((weight, *search_both(text, vector, self.lexical, self.vectors, DEPTH)[:2]))
+        fused = fuse(found)
+        texts = {i: self.passages[i] for i in order(fused)[:FOCUSED]}
+        return order(sharpen(fused, [(w, Focus.of(text, self.lexical)) for text, w in queries], texts))
+
+
+def measure(shared: Path, reader: object = None) -> dict[str, Any]:
+    """Scores by kind of turn and what was searched with."""
+    data = shared / "data"
+    talks = list(read_rows(data / "chat" / "authored_conversations.jsonl.zst"))
+    names = ("authored_train", "authored_dev", "authored_docs_dev")
+    rows = [*talks, *(row for name in names for row in read_rows(data / "qa" / f"{name}.jsonl.zst"))]
+    passages = list(dict.fromkeys((row["title"], row["context"]) for row in rows))
+    place = {passage: i for i, passage in enumerate(passages)}
+    pool = Pool(passages)
+    ranks: dict[str, dict[str, list[list[int]]]] = {}
+    gold: dict[str, list[set[int]]] = {}
+    for talk in talks:
+        history: list[Turn] = []
+        for turn in talk["turns"]:
+            question, kind = turn["question"], turn["kind"]
+            if history and kind not in ("chat", "unanswerable"):
+                group = "complete" if complete(question) and turn["rewrite"] == question else "follow-ups"
+                gold.setdefault(group, []).append({place[talk["title"], talk["context"]]})
+                ways = {
+                    "as typed": [(question, 1.0)],
+                    "as searched": standalone(question, history, reader).queries,
+                    "gold rewrite": [(turn["rewrite"], 1.0)],
+                }
+                for way, queries in ways.items():
+                    ranks.setdefault(group, {}).setdefault(way, []).append(pool.search(queries))
+            history += [Turn("user", question), Turn("assistant", turn["answer"])]
+    return {
+        group: {"turns": len(gold[group]), **{way: scores(found, gold[group]) for way, found in ways.items()}}
+        for group, ways in ranks.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
+    parser.add_argument("--reader", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    reader: object = None
+    if arguments.reader:
+        from rag.service import get_service
+
+        reader = get_service().reader
+    report = measure(arguments.shared, reader)
+    print(json.dumps(report, ensure_ascii=False, indent=None if arguments.json else 1))
+
+
+if __name__ == "__main__":
+    main()
