@@ -33,6 +33,7 @@ from rag.retrieve import NEAR, RELEVANCE_WEIGHT
 DEPTH = 30
 READ = 8
 """Passages a question that the reader judges here, as in `Settings.rerank`."""
+SETS = ("trial", "cmrc dev", "drcd dev", "authored dev", "authored docs dev")
 Ranked = Sequence[int]
 Scored = Mapping[int, float]
 Rows = list[dict[str, Any]]
@@ -64,7 +65,7 @@ class Asked:
         return blend(self, DENSE_WEIGHT, FOCUS_WEIGHT)
 
 
-def collect(shared: Path, count: int, reader: bool) -> dict[str, list[Asked]]:
+def collect(shared: Path, count: int, reader: bool, wanted: Sequence[str]) -> dict[str, list[Asked]]:
     """Search every question once; what follows only reorders."""
     from rag.embedders import load_embedder
     from rag.index.lexical import Bm25Index
@@ -82,6 +83,8 @@ def collect(shared: Path, count: int, reader: bool) -> dict[str, list[Asked]]:
     embedder = load_embedder()
     found: dict[str, list[Asked]] = {}
     for sets, pool in pools:
+        if not any(name in wanted for name in sets):
+            continue
         passages = list(dict.fromkeys(pool))
         place = {p: i for i, p in enumerate(passages)}
         texts = [index_text(title, "", text) for title, text in passages]
@@ -110,19 +113,21 @@ def collect(shared: Path, count: int, reader: bool) -> dict[str, list[Asked]]:
                         {i: focus(*passages[i]) for i in first},
                     )
                 )
-            if reader and name not in ("cmrc dev", "drcd dev"):
+            if reader:
                 judge(found[name], passages)
     return found
 
 
 def judge(asked: Iterable[Asked], passages: Sequence[tuple[str, str]]) -> None:
-    """Add the reader's relevance, 0…1, of the first few fused results, and where its best spans lie."""
+    """Add the reader's relevance, 0…1, of the first few that are near the best, and where its best spans lie."""
     from gglm.engine import Engine
     from gglm.types import Source
 
     engine = Engine.load()
     for one in asked:
-        first = order(one.fused)[:READ]
+        fused = one.fused
+        ranked = order(fused)
+        first = [i for i in ranked[:READ] if fused[i] >= NEAR * fused[ranked[0]]]
         read = engine.read(one.question, [Source(passages[i][1], passages[i][0]) for i in first])
         one.relevance = dict(zip(first, read.relevance, strict=True))
         for candidate in read.candidates:
@@ -293,6 +298,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--questions", type=int, default=200, help="at most so many of each set; 0: all")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="trial, to fit on, and these")
     parser.add_argument("--no-reader", action="store_true", help="leave the reader's relevance out")
     parser.add_argument("--terms", action="store_true", help="compare BM25's parameters on training questions")
     parser.add_argument("--out", type=Path)
@@ -301,7 +307,8 @@ def main() -> None:
         for setting, measured in terms(arguments.shared, arguments.questions):
             show(setting, measured)
         return
-    found = collect(arguments.shared, arguments.questions, not arguments.no_reader)
+    wanted = {"trial", *arguments.sets}
+    found = collect(arguments.shared, arguments.questions, not arguments.no_reader, [n for n in SETS if n in wanted])
     table = report(found, not arguments.no_reader)
     if arguments.out:
         arguments.out.write_text(json.dumps(table, ensure_ascii=False, indent=1), encoding="utf-8")
