@@ -184,7 +184,7 @@ def test_training_learns_the_pairs_it_is_fed(tmp_path, tokenizer):
         return {"own": summary(ranks(*both, rows.passage))}
 
     args = argparse.Namespace(
-        seed=0, lr=1e-2, muon_lr=0.003, ema=0.8, memory=64, work=tmp_path, run="run",
+        seed=0, lr=1e-2, muon_lr=0.003, ema=0.8, thin=0.1, memory=64, work=tmp_path, run="run",
         steps=30, minutes=0, batch=24, crop=30, temperature=0.05, every=9,
     )  # fmt: skip
     contrast.train_encoder(model, corpus, rows, rows, similar, args, exam)
