@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,15 +36,26 @@ log = logging.getLogger(__name__)
 
 CLAIM = 16
 """Items that are claimed at once: few, so that workers share evenly, and not one by one."""
-FLUSH_CHUNKS = 1024
+FLUSH_CHUNKS = 512
 FLUSH_DOCUMENTS = 128
 """A batch is embedded, written and published when it reaches either."""
+SWITCH = 0.0005
+"""Seconds that the thread which writes may keep the embedding threads waiting, which need Python for moments only."""
 HEARTBEAT = 20.0
 """Seconds between two renewals of the lease (`leases.LEASE`)."""
 POLL = 0.5
 """Seconds between two looks at a job whose rest others do, or which is tried again later."""
 WRITE_ATTEMPTS = 4
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A batch that is being embedded."""
+
+    batch: list[Ready]
+    texts: list[str]
+    vectors: Future[FloatMatrix]
 
 
 class Run:
@@ -99,23 +112,29 @@ class Run:
             time.sleep(POLL)  # others are at their last documents
 
     def _share(self, runner: Runner) -> None:
-        """All documents that can be claimed now."""
+        """All documents that can be claimed now. While a batch is embedded, the one before it is written and
+        the one after it is parsed."""
         batch: list[Ready] = []
-        with closing(runner.run(self._tasks())) as outcomes:
-            for outcome in outcomes:
-                if self.stopped:
-                    return
-                item = self.items[outcome.key]
-                if outcome.parsed is None:
-                    self._settle(item, outcome)
-                    continue
-                batch.append(Ready(item, self.before[item.id], outcome, outcome.parsed))
-                self._tell("chunking", item.path)
-                if len(batch) >= FLUSH_DOCUMENTS or sum(len(r.outcome.chunks) for r in batch) >= FLUSH_CHUNKS:
-                    self._flush(batch)
-                    batch = []
-        if batch and not self.stopped:
-            self._flush(batch)
+        pool = ThreadPoolExecutor(1, "embedding")
+        try:
+            with closing(runner.run(self._tasks())) as outcomes, _quick_switches():
+                begun: _Begun | None = None
+                for outcome in outcomes:
+                    if self.stopped:
+                        return
+                    item = self.items[outcome.key]
+                    if outcome.parsed is None:
+                        self._settle(item, outcome)
+                        continue
+                    batch.append(Ready(item, self.before[item.id], outcome, outcome.parsed))
+                    self._tell("chunking", item.path)
+                    if len(batch) >= FLUSH_DOCUMENTS or sum(len(r.outcome.chunks) for r in batch) >= FLUSH_CHUNKS:
+                        before, begun, batch = begun, self._begin(pool, batch), []
+                        self._finish(before)
+                for last in (begun, None if self.stopped else self._begin(pool, batch)):
+                    self._finish(last)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _tasks(self) -> Iterator[Task]:
         """Claims items as the runner asks for more; unchanged ones are settled on the way."""
@@ -178,16 +197,23 @@ class Run:
         self._patiently(settle)
         self._tell("parsing", item.path, look=True)
 
-    def _flush(self, batch: list[Ready]) -> None:
-        """Keeps the originals of a batch and embeds it, then writes and publishes it in one transaction."""
+    def _begin(self, pool: ThreadPoolExecutor, batch: list[Ready]) -> _Begun | None:
+        """Keeps the originals of a batch and has it embedded."""
         batch = [ready for ready in batch if self._kept(ready)]
         if not batch:
-            return
+            return None
         self._patiently(lambda session: jobs.mark(session, [r.item.id for r in batch], self.worker, "embedding"))
         self._tell("embedding", batch[0].item.path)
         texts = [text for ready in batch for text in index_texts(ready.parsed, ready.outcome.chunks)]
+        return _Begun(batch, texts, pool.submit(self._vectors, batch, texts))
+
+    def _finish(self, begun: _Begun | None) -> None:
+        """Writes and publishes a batch in one transaction, as soon as it is embedded."""
+        if begun is None or self.stopped:
+            return
+        batch, texts = begun.batch, begun.texts
         try:
-            vectors = self._vectors(batch, texts)
+            vectors = begun.vectors.result()
         except (IndexUnavailable, OSError, RuntimeError) as error:  # a server that does not answer, say
             self._try_again(batch, f"embedding failed: {error}")
             return
@@ -353,6 +379,16 @@ class Run:
                 last.seconds_left,
             )
         self.progress(self.shown)
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, SWITCH))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _get_kb(session: Session, kb_id: int) -> KnowledgeBase:
