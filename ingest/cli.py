@@ -54,10 +54,19 @@ def ingest(
     runner: Annotated[
         RunnerName, typer.Option(help="Where parsing runs: processes of this machine, or a Ray cluster (RAY_ADDRESS).")
     ] = RunnerName.LOCAL,
+    chunk_target: Annotated[
+        int | None, typer.Option(help="Tokens that a chunk should have (one a Chinese character); kept for later.")
+    ] = None,
+    chunk_max: Annotated[int | None, typer.Option(help="Tokens that no chunk exceeds; kept for later.")] = None,
+    chunk_overlap: Annotated[
+        int | None, typer.Option(help="Tokens, at most, that a chunk repeats from the one before; kept for later.")
+    ] = None,
 ) -> None:
     """Put documents into a knowledge base.
 
     The same bytes again are skipped, and changed files replace their old version.
+
+    Sizes of chunks, once given, hold for the knowledge base; what is indexed already is cut again when it changes.
 
     A bad file is listed and the rest goes on; the exit code is 1 then.
     """
@@ -67,6 +76,7 @@ def ingest(
         fail("--watch goes on until Ctrl-C; it goes with neither --json nor --dry-run.", 2)
     sources = list(_expanded(paths))
     options: dict[str, Any] = {"include": include or (), "exclude": exclude or (), "sync": sync}
+    options["sizes"] = {"chunk_target": chunk_target, "chunk_max": chunk_max, "chunk_overlap": chunk_overlap}
     running: dict[str, Any] = {"workers": workers, "timeout": timeout, "runner": runner}
     if dry_run:
         report = plan.dry_run(sources, kb, **options, **running)

@@ -1,8 +1,8 @@
-"""What one document or archive may cost. Each limit is a setting; each refusal says which one to raise."""
+"""What one document or archive may cost, and how it is cut. All are settings; each refusal says which one to raise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,12 +34,18 @@ class Limits:
     """Address space of a parsing process."""
     ocr: bool = True
     """Read pictures, and pages that are nothing else, where the extra is installed."""
+    chunk_target: int = 380
+    chunk_max: int = 480
+    chunk_overlap: int = 0
+    """Sizes of chunks in tokens of the generator."""
 
     @classmethod
-    def of(cls, settings: Settings, parse_timeout_s: float | None = None) -> Limits:
-        """The settings' limits, with another time limit if one is given."""
+    def of(
+        cls, settings: Settings, parse_timeout_s: float | None = None, sizes: Mapping[str, int] | None = None
+    ) -> Limits:
+        """The settings' limits, with another time limit or sizes of chunks if any are given."""
         found = {name: getattr(settings, name) for name in cls.__slots__}
-        return cls(**(found | ({"parse_timeout_s": parse_timeout_s} if parse_timeout_s else {})))
+        return cls(**(found | ({"parse_timeout_s": parse_timeout_s} if parse_timeout_s else {}) | dict(sizes or {})))
 
 
 class TooLarge(SourceError):

@@ -1,7 +1,7 @@
 """The ingestion itself: parse in processes, embed in batches, write versions, publish the index.
 
 SQL and index never part: the rows of a batch of documents, their states and the index generation
-that holds them become visible in one commit. A process that dies loses at most its batch, and the
+that holds them become visible in one commit. A process that dies loses at most the batches in its hands, and the
 next run takes up where it stopped: the same bytes at the same path are skipped.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ def ingest(
     workers: int = 0,
     timeout: float | None = None,
     runner: RunnerName = RunnerName.LOCAL,
+    sizes: Mapping[str, int | None] | None = None,
     progress: ProgressCallback | None = None,
 ) -> JobReport:
     """Files and folders into a knowledge base, which is made if there is none of that name.
@@ -50,13 +51,15 @@ def ingest(
         workers: parsing processes; 0: as many as there are processors, 4 at most.
         timeout: seconds that parsing one document may take, before those that its size adds; None: the setting.
         runner: where parsing runs, on this machine or on a Ray cluster.
+        sizes: of chunks (`ingest.sizes`); the knowledge base keeps to them from now on.
         progress: called as documents settle.
 
     Raises:
+        rag.errors.InvalidInput: sizes that make no sense.
         rag.errors.ChatGGLMError: the store cannot be used. A bad document raises nothing: it is
             listed in the report and the rest goes on.
     """
-    job_id = submit(service, paths, kb, sync=sync, include=include, exclude=exclude)
+    job_id = submit(service, paths, kb, sync=sync, include=include, exclude=exclude, sizes=sizes)
     return run_job(service, job_id, workers=workers, timeout=timeout, runner=runner, progress=progress)
 
 
@@ -68,12 +71,18 @@ def submit(
     sync: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    sizes: Mapping[str, int | None] | None = None,
     only: Collection[Path] | None = None,
 ) -> str:
     """Writes the job down without working on it; its id.
 
-    ``only``: of what is found, just these files and what lies in these folders.
+    ``sizes`` are stored with the knowledge base. ``only``: of what is found, just these files and what lies in
+    these folders.
+
+    Raises:
+        rag.errors.InvalidInput: sizes that make no sense.
     """
+    from ingest.sizes import chunk_sizes
     from rag.store.kbs import get_or_create_kb
 
     given = list(paths)
@@ -85,6 +94,9 @@ def submit(
         _restrict(sources, only)
     with service.database.session(write=True) as session:
         base = get_or_create_kb(session, kb, embedder=service.settings.embedder)
+        wanted = chunk_sizes(service.settings, base.chunking, sizes)
+        if any(size is not None for size in (sizes or {}).values()):
+            base.chunking = wanted.to_dict()
         return jobs.create_job(session, base, sources, options).id
 
 
@@ -106,17 +118,21 @@ def run_job(
         rag.errors.NotFound: no such job.
         rag.errors.Conflict: it has ended.
     """
+    from ingest.sizes import chunk_sizes
     from rag.errors import Conflict
+    from rag.store.models import KnowledgeBase
 
     with service.database.session(write=True) as session:
-        state = jobs.get_job(session, job_id).state
+        job = jobs.get_job(session, job_id)
+        state = job.state
+        sizes = chunk_sizes(service.settings, session.get_one(KnowledgeBase, job.kb_id).chunking).to_dict()
         leases.reap(session, job_id)
     if state in jobs.FINISHED:
         raise Conflict(f"Job {job_id} has ended ({state}); `chatgglm jobs retry {job_id}` tries again what failed.")
     run = Run(service, job_id, progress)
     error: str | None = None
     try:
-        run.work(make_runner(runner, workers, Limits.of(service.settings, timeout), _embedder(service)), wait)
+        run.work(make_runner(runner, workers, Limits.of(service.settings, timeout, sizes), _embedder(service)), wait)
     except BaseException as caught:
         error = str(caught) or "interrupted"
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ def dry_run(
     workers: int = 0,
     timeout: float | None = None,
     runner: RunnerName = RunnerName.LOCAL,
+    sizes: Mapping[str, int | None] | None = None,
     settings: Settings | None = None,
 ) -> JobReport:
     """What `ingest.pipeline.ingest` would do with the same arguments; each document's ``action`` says it.
@@ -36,15 +37,17 @@ def dry_run(
     there is one and never written; without one, all is new.
 
     Raises:
+        InvalidInput: sizes that make no sense.
         StoreUnavailable: the database cannot be read, or is one of another version.
     """
+    from ingest.sizes import chunk_sizes
     from rag.settings import get_settings
 
     settings = settings or get_settings()
-    limits = Limits.of(settings, timeout)
     given = list(paths)
-    sources = expand(given, include, exclude, limits)
+    sources = expand(given, include, exclude, Limits.of(settings, timeout))
     stored = _Stored(settings, kb, [source.path for source in sources.files])
+    limits = Limits.of(settings, timeout, chunk_sizes(settings, stored.chunking, sizes).to_dict())
     found = [
         DocumentReport(p.path, None, p.status, 0, p.error, action="fail" if p.status == "failed" else "skip")
         for p in sources.problems
@@ -105,13 +108,15 @@ class _Stored:
         self.settings = settings
         self.database = Database(settings)
         self.kb_id = 0
+        self.chunking: dict[str, int] | None = None
         self.versions: dict[str, LiveVersion] = {}
         check_slug(kb)
         if not self.database.made():
             return
         try:
             with self.database.snapshot() as session:
-                self.kb_id = get_kb(session, kb).id
+                base = get_kb(session, kb)
+                self.kb_id, self.chunking = base.id, base.chunking
                 self.versions = live_versions(session, self.kb_id, paths)
         except NotFound:
             pass

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+CHUNK_LEAST, CHUNK_MOST = 40, 2000
+"""Bounds of the sizes of chunks, in tokens."""
 
 
 class Settings(BaseSettings):
@@ -70,6 +74,13 @@ class Settings(BaseSettings):
     """… and as many more for each MB of it."""
     parse_memory_mb: int = Field(default=4096, ge=256, le=1_000_000)
     """Address space of one parsing process (on Linux)."""
+    chunk_target: int = Field(default=380, ge=CHUNK_LEAST, le=CHUNK_MOST)
+    """Tokens of the generator that a chunk should have (one a Han character). A knowledge base whose sizes were
+    given to `chatgglm ingest` keeps those."""
+    chunk_max: int = Field(default=480, ge=CHUNK_LEAST, le=CHUNK_MOST)
+    """… and that none exceeds: what the reader reads at once."""
+    chunk_overlap: int = Field(default=0, ge=0, le=CHUNK_MOST // 2)
+    """Up to so many are repeated from the chunk before, in whole sentences of the same section."""
     ocr: bool = True
     """Read pictures and scanned pages where the extra ``ocr`` is installed."""
     max_body_kb: int = Field(default=2048, ge=16, le=1_000_000)
@@ -92,6 +103,16 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _chunk_sizes_fit(self) -> Self:
+        if self.chunk_target > self.chunk_max:
+            raise ValueError(f"chunk_target {self.chunk_target} is more than chunk_max {self.chunk_max}")
+        if self.chunk_overlap > self.chunk_target // 2:
+            raise ValueError(
+                f"chunk_overlap {self.chunk_overlap} is more than half of chunk_target {self.chunk_target}"
+            )
+        return self
 
     @property
     def url(self) -> str:

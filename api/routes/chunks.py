@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, UploadFile
+from fastapi import APIRouter, File, Query, UploadFile
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import Ingester, RuntimeDep
@@ -16,17 +16,28 @@ from rag.errors import InvalidInput
 
 router = APIRouter(prefix="/v1/chunks", tags=["documents"])
 
+Size = Annotated[int | None, Query(ge=0, le=2000, description="Tokens, one a Chinese character; default: the settings")]
+
 
 @router.post("/preview")
 async def preview(
-    file: Annotated[UploadFile, File(description="Any file that can be ingested")], runtime: RuntimeDep, party: Ingester
+    file: Annotated[UploadFile, File(description="Any file that can be ingested")],
+    runtime: RuntimeDep,
+    party: Ingester,
+    chunk_target: Size = None,
+    chunk_max: Size = None,
+    chunk_overlap: Size = None,
 ) -> dict[str, Any]:
     """The chunks of a file, which is neither kept nor indexed."""
+    from ingest.limits import Limits
+    from ingest.sizes import chunk_sizes
+
     name = safe_name(file.filename)
+    asked = {"chunk_target": chunk_target, "chunk_max": chunk_max, "chunk_overlap": chunk_overlap}
+    limits = Limits.of(runtime.settings, sizes=chunk_sizes(runtime.settings, asked=asked).to_dict())
 
     def work() -> dict[str, Any]:
         from ingest.errors import SourceError
-        from ingest.limits import Limits
         from ingest.preview import preview
 
         with tempfile.TemporaryDirectory(prefix="chatgglm-") as folder:
@@ -34,7 +45,7 @@ async def preview(
             with path.open("xb") as target:
                 shutil.copyfileobj(file.file, target, 1 << 20)
             try:
-                return preview(path, Limits.of(runtime.settings))
+                return preview(path, limits)
             except SourceError as error:
                 raise InvalidInput(f"{name}: {error}") from error
 

@@ -30,15 +30,17 @@ def work(file: str, name: str) -> dict[str, Any]:
     from rag.minhash import signature
 
     began = time.perf_counter()
+    own = limits.current()
+    sizes = own.chunk_target, own.chunk_max, own.chunk_overlap
     answer: dict[str, Any] = {"status": "failed", "error": ""}
     try:
         data = read(Path(file))
-        limits.more_time(limits.current().parse_timeout_s_per_mb * len(data) / 1e6)
+        limits.more_time(own.parse_timeout_s_per_mb * len(data) / 1e6)
         answer |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
         parsed, answer["sidecar_sha256"] = described_by_sidecar(parse(data, name), file)
         answer["signature"] = (signature(parsed.text) or b"").hex()
         answer["parsed"] = dataclasses.asdict(parsed)
-        answer["chunks"] = [dataclasses.astuple(span) for span in chunk(parsed)]
+        answer["chunks"] = [dataclasses.astuple(span) for span in chunk(parsed, *sizes)]
         answer["status"] = "parsed"
     except SourceError as error:
         answer |= {"status": error.status, "error": str(error), "passing": error.passing}

@@ -37,6 +37,8 @@ class KnowledgeBase(Base):
     embedder: Mapped[str] = mapped_column(String(200))
     generation: Mapped[int] = mapped_column(default=0)
     """Number of the visible `IndexGeneration`; 0: none yet."""
+    chunking: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """Sizes of chunks that were asked for, for this and later ingestions; None: the settings'."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     deleted_at: Mapped[datetime | None] = mapped_column(default=None)
 

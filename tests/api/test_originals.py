@@ -75,6 +75,14 @@ async def test_preview_of_chunks_indexes_nothing(asked: httpx.AsyncClient) -> No
     assert [chunk["heading"] for chunk in found["chunks"]] == ["第0节", "第1节", "第2节"]
     assert all(0 < chunk["tokens"] <= 480 for chunk in found["chunks"])
     assert [row["path"] for row in (await asked.get("/v1/documents")).json()["data"]] == ["员工手册.txt"]
+    smaller = {"chunk_target": 60, "chunk_max": 90}
+    finer = await asked.post("/v1/chunks/preview", files={"file": ("制度.md", text.encode())}, params=smaller)
+    assert max(chunk["tokens"] for chunk in finer.json()["chunks"]) <= 90
+    wrong = await asked.post(
+        "/v1/chunks/preview", files={"file": ("制度.md", text.encode())}, params={"chunk_target": 900}
+    )
+    assert wrong.status_code == 422
+    assert "maximum" in wrong.json()["detail"]
     bad = await asked.post("/v1/chunks/preview", files={"file": ("a.pdf", b"no pdf")})
     assert bad.status_code == 422
     assert "damaged" in bad.json()["detail"]
