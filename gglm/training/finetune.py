@@ -20,7 +20,7 @@ from gglm.tasks import encode_task, pad_batch
 from gglm.tokenizer import Tokenizer
 from gglm.training import vectors
 from gglm.training.corpus import Shards, read_jsonl
-from gglm.training.mixture import PretrainingSampler
+from gglm.training.mixture import Forms, PretrainingSampler
 from gglm.training.optim import make_optimizers
 from gglm.training.precision import fastest_dtype
 from gglm.training.reading import Passages, QuestionSampler, hard_distractors, load_questions, micro_batches
@@ -35,11 +35,11 @@ class FinetuneSettings:
     """What to train on and how.
 
     questions: CMRC-like JSON lines; passages: what they are read over; pretraining: share of rows that are
-    recurring-span examples (needs ``shards``); crop: tokens of an input for the first ``1 - full`` of the
-    run, ``window`` after it; answers: share of questions whose answer the decoder writes too; writing:
-    other tasks of the decoder, a micro-batch of them every ``writing_every`` steps; lora: rank of the
-    adapters that are trained in place of all weights (`gglm.interop.lora`), 0: all weights;
-    rdrop: weight of the consistency of `rdrop_losses`, 0: off.
+    made from plain text (needs ``shards``), in which ``forms``; crop: tokens of an input for the first
+    ``1 - full`` of the run, ``window`` after it; answers: share of questions whose answer the decoder
+    writes too; writing: other tasks of the decoder, a micro-batch of them every ``writing_every`` steps;
+    lora: rank of the adapters that are trained in place of all weights (`gglm.interop.lora`), 0: all
+    weights; rdrop: weight of the consistency of `rdrop_losses`, 0: off.
     """
 
     run: RunSettings
@@ -50,6 +50,7 @@ class FinetuneSettings:
     init: Path | None = None
     preset: str = "small"
     pretraining: float = 0.33
+    forms: Forms = field(default_factory=Forms)
     rows: int = 24
     micro: int = 6
     crop: int = 224
@@ -111,7 +112,7 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
         questions, distractors, encoded, tokenizer.is_content, seed, settings.passages, write=settings.answers
     )
     writing = WritingSampler(settings.writing, tokenizer, seed) if settings.writing else None
-    unlabelled = PretrainingSampler(Shards(settings.shards), tokenizer) if settings.shards else None
+    unlabelled = PretrainingSampler(Shards(settings.shards), tokenizer, settings.forms) if settings.shards else None
     plain = round(settings.rows * settings.pretraining) if unlabelled else 0
     labelled = settings.rows - plain
 
