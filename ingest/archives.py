@@ -57,6 +57,16 @@ def read(file: Path, key: str) -> bytes:
         return _archive(file, chain[:-1]).read(chain[-1])
 
 
+def holds(file: Path, key: str) -> bool:
+    """Whether a member of that key can be read."""
+    with _LOCK:
+        try:
+            chain = _chain(file, key)
+            return chain[-1] in _archive(file, chain[:-1])
+        except SourceError:
+            return False
+
+
 def split(name: str) -> tuple[Path, str]:
     """File and member key of ``a.zip!/b.txt``; the key is empty for a plain file."""
     at = name.find(SEPARATOR)

@@ -20,9 +20,10 @@ from ingest import archives
 from ingest.errors import SourceError
 from ingest.formats import supported, unsupported_reason
 from ingest.limits import Limits, applied, current
-from ingest.metadata import described, is_sidecar
+from ingest.sidecars import described, is_sidecar
 
 MAX_PATH = 1024
+_NO_FILE = "a side-car without the file that it describes"
 _TOO_LONG = f"the path is longer than {MAX_PATH} characters"
 _JUNK = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
@@ -67,7 +68,7 @@ def expand(
 
     Hidden files (and Office lock files) inside folders are passed over in silence; files that no
     parser reads are listed as skipped, or as failed where they were named themselves. Symbolic
-    links are followed, each folder once. Side-car files (`ingest.metadata`) belong to their documents.
+    links are followed, each folder once. Side-car files (`ingest.sidecars`) belong to their documents.
     ``include`` and ``exclude`` are shell patterns over the relative path, the file name, or a folder
     on the way to it, whatever the case; within archives they hold for the members.
     """
@@ -150,7 +151,7 @@ def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[s
             continue
         if is_sidecar(path):
             if described(path) not in present:
-                found.problems.append(Problem(path, "skipped", "a side-car without the file that it describes"))
+                found.problems.append(Problem(path, "skipped", _NO_FILE))
         elif not _take(found, file.absolute(), path, root, include, exclude):
             found.problems.append(Problem(path, "skipped", unsupported_reason(file.name)))
     if readable:
@@ -173,11 +174,15 @@ def _take(found: Sources, file: Path, path: str, root: str, include: Sequence[st
         found.problems.append(Problem(path[:MAX_PATH], error.status, str(error)))
         return True
     include = () if _matches(path, include) else include
+    present = {member.path for member in inside}
     for member in inside:
         name = _name(f"{path}{archives.SEPARATOR}{member.path}")
         if (include and not _matches(name, include)) or _matches(name, exclude):
             continue
-        if not supported(member.path) and not archives.is_archive(member.path):
+        if is_sidecar(member.path):
+            if described(member.path) not in present:
+                found.problems.append(Problem(name[:MAX_PATH], "skipped", _NO_FILE))
+        elif not supported(member.path) and not archives.is_archive(member.path):
             found.problems.append(Problem(name[:MAX_PATH], "skipped", unsupported_reason(member.path)))
         elif member.error or len(name) > MAX_PATH:
             found.problems.append(Problem(name[:MAX_PATH], "failed", member.error or _TOO_LONG))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from gglm.errors import UserError
-from ingest.metadata import described, is_sidecar
+from ingest.sidecars import described, is_sidecar
 
 QUIET_MS = 1000
 """A change is told when no other has come for so long …"""

@@ -13,8 +13,8 @@ from ingest import archives, jobs
 from ingest.errors import SourceError
 from ingest.formats import read
 from ingest.leases import Claimed
-from ingest.metadata import sidecar_sha256
 from ingest.runners import Outcome
+from ingest.sidecars import sidecar_sha256
 from ingest.types import Parsed
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from api.deps import Asker, DatabaseDep, Ingester, RuntimeDep
 from api.errors import Forbidden
 from api.ingestion import safe_name, sidecar, uploads
 from api.schemas import Limit, Slug, listing
-from ingest.metadata import SUFFIXES, is_sidecar
+from ingest.sidecars import SUFFIXES, is_sidecar
 from rag.errors import InvalidInput
 from rag.store.documents import delete_document
 from rag.store.kbs import get_kb

@@ -26,7 +26,7 @@ def work(file: str, name: str) -> dict[str, Any]:
     """Parse and cut one file; the answer is plain JSON. Never raises for a bad file."""
     from ingest.chunk import chunk
     from ingest.formats import parse, read
-    from ingest.metadata import described_by_sidecar
+    from ingest.sidecars import described_by_sidecar
     from rag.minhash import signature
 
     began = time.perf_counter()

@@ -11,8 +11,9 @@ from sqlalchemy import select
 
 import ingest.pipeline as pipeline
 from ingest.formats import parse
-from ingest.metadata import front_matter, labels, sidecar_of
+from ingest.metadata import front_matter, labels
 from ingest.report import JobReport
+from ingest.sidecars import sidecar_of
 from ingest.sources import expand
 from rag.service import Service
 from rag.store.documents import get_document
@@ -114,7 +115,39 @@ def test_side_cars_go_with_their_files(folder: Path) -> None:
     named = expand([folder / "乙.txt", folder / "乙.txt.meta.yml"])
     assert [source.path for source in named.files] == ["乙.txt"]
     assert not named.problems
-    assert sidecar_of(str(folder / "乙.txt")) == folder / "乙.txt.meta.yml"
+    assert sidecar_of(str(folder / "乙.txt")) == str(folder / "乙.txt.meta.yml")
+
+
+def test_side_cars_in_archives(service: Service, tmp_path: Path) -> None:
+    import zipfile
+
+    folder = tmp_path / "包"
+    folder.mkdir()
+
+    def write(tags: str) -> None:
+        with zipfile.ZipFile(folder / "资料.zip", "w") as archive:
+            archive.writestr("子/乙.txt", "水泵每月检查一次。")
+            archive.writestr("子/乙.txt.meta.yaml", f"title: 水泵手册\ntags: [{tags}]\n")
+            archive.writestr("丢了.txt.meta.json", "{}")
+            archive.writestr("丙.txt", "阀门每年检查。")
+            archive.writestr("丙.txt.meta.json", "[1]")
+
+    write("设备")
+    report = ingest(service, folder)
+    found = {row.path: (row.status, row.error or "") for row in report.documents}
+    assert found["资料.zip!/子/乙.txt"][0] == "indexed"
+    assert found["资料.zip!/丢了.txt.meta.json"] == ("skipped", "a side-car without the file that it describes")
+    assert found["资料.zip!/丙.txt"][0] == "failed"
+    assert "丙.txt.meta.json must hold a mapping" in found["资料.zip!/丙.txt"][1]
+    assert len(found) == 3
+    path = "资料.zip!/子/乙.txt"
+    assert (document(service, path).title, document(service, path).tags) == ("水泵手册", ["设备"])
+    again = {row.path: row.status for row in ingest(service, folder).documents}
+    assert again[path] == "skipped"
+    write("检修")
+    again = {row.path: row.status for row in ingest(service, folder).documents}
+    assert again[path] == "indexed"
+    assert document(service, path).tags == ["检修"]
 
 
 def test_html_says_what_it_is_about() -> None:
