@@ -131,6 +131,7 @@ def search(home: Path) -> Figures:
 
     settings = Settings(home=home)
     database = Database(settings)
+    database.migrate()  # what was kept may be of an earlier version
     indexes = IndexManager(database, settings)
     embedder = load_embedder(settings.embedder)
     embedder.encode_queries(["预热"])

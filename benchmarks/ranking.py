@@ -27,7 +27,7 @@ import numpy as np
 from gglm.calibration import logistic_regression
 from rag.evaluation.retrieval import scores
 from rag.evaluation.rows import read_rows
-from rag.fusion import DENSE_WEIGHT, FOCUS_WEIGHT, FOCUSED, Focus, fuse, order, search_both
+from rag.fusion import DENSE_WEIGHT, FOCUS_WEIGHT, FOCUSED, Focus, Sentences, fuse, order, search_both
 from rag.retrieve import NEAR, RELEVANCE_WEIGHT
 
 DEPTH = 30
@@ -110,7 +110,7 @@ def collect(shared: Path, count: int, reader: bool, wanted: Sequence[str]) -> di
                         words,
                         meaning,
                         frozenset(list(meaning)[:DEPTH]),
-                        {i: focus(*passages[i]) for i in first},
+                        dict(zip(first, focus(Sentences([passages[i] for i in first])).tolist(), strict=True)),
                     )
                 )
             if reader:

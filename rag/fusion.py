@@ -73,6 +73,25 @@ def order(scored: Scored) -> list[int]:
     return sorted(scored, key=lambda i: (-scored[i], i))
 
 
+class Sentences:
+    """The terms of some passages, (context, text) each, by sentence; the context, title and heading, is one."""
+
+    def __init__(self, passages: Sequence[tuple[str, str]]) -> None:
+        parts, starts, at = [], [], 0
+        for context, text in passages:
+            starts.append(at)
+            parts.append(f"{_SENTENCE_END.sub(' ', normal_form(context))}\n{normal_form(text)}\n")
+            at += len(parts[-1])
+        joined = "".join(parts)
+        ends = np.array([match.end() for match in _SENTENCE_END.finditer(joined)], dtype=np.int64)
+        self.count = len(ends)
+        self.first = np.searchsorted(ends, np.array(starts, dtype=np.int64), side="right")
+        """Number of the sentence that is a passage's context, (n,)."""
+        self.keys, places = term_places(joined)
+        self.sentence = np.searchsorted(ends, places, side="right")
+        """Where each term stands."""
+
+
 @dataclass(frozen=True, eq=False)
 class Focus:
     """How much of a question a single sentence covers: passages that speak of everything asked in one
@@ -90,27 +109,20 @@ class Focus:
         total = float(worth.sum())
         return cls(keys, worth / np.float32(total)) if total > 0 else cls(keys[:0], worth[:0])
 
-    def __call__(self, context: str, text: str) -> float:
-        """Share, 0…1, of the question's terms by worth in the best sentence of ``text``; those of
-        ``context``, its title and heading, count for every sentence."""
-        if not len(self.keys):
-            return 0.0
-        folded = normal_form(text)
-        ends = [match.end() for match in _SENTENCE_END.finditer(folded)]
-        held = np.zeros((len(ends) + 1, len(self.keys)), dtype=bool)
-        terms, places = self._known(folded)
-        held[np.searchsorted(ends, places, side="right"), terms] = True
-        if context:
-            held[:, self._known(normal_form(context))[0]] = True
-        return min(1.0, float((held @ self.worth).max()))
-
-    def _known(self, folded: str) -> tuple[IdArray, IdArray]:
-        """Which of the question's terms occur in a text in normal form, and where."""
-        keys, places = term_places(folded)
-        at = np.searchsorted(self.keys, keys)
+    def __call__(self, passages: Sentences) -> FloatMatrix:
+        """Share, 0…1, of the question's terms by worth in the best sentence of each passage, (n,); those of
+        its context count for every sentence."""
+        if not len(self.keys) or not passages.count:
+            return np.zeros(len(passages.first), dtype=np.float32)
+        at = np.searchsorted(self.keys, passages.keys)
         at[at == len(self.keys)] = 0
-        known = self.keys[at] == keys
-        return at[known], places[known]
+        known = self.keys[at] == passages.keys
+        held = np.zeros((passages.count, len(self.keys)), dtype=bool)
+        held[passages.sentence[known], at[known]] = True
+        sizes = np.diff(passages.first, append=passages.count)
+        held |= np.repeat(held[passages.first], sizes, axis=0)
+        best: FloatMatrix = np.maximum.reduceat(held @ self.worth, passages.first)
+        return np.minimum(best, np.float32(1))
 
 
 def sharpen(
@@ -124,7 +136,8 @@ def sharpen(
     total = sum(weight for weight, _ in queries) or 1.0
     base = (1 + DENSE_WEIGHT) / (1 + DENSE_WEIGHT + FOCUS_WEIGHT)
     sharp = {i: base * score for i, score in fused.items()}
-    for i, (context, text) in texts.items():
-        covered = sum(weight * focus(context, text) for weight, focus in queries) / total
-        sharp[i] += (1 - base) * covered
+    passages = Sentences(list(texts.values()))
+    for weight, focus in queries:
+        for i, covered in zip(texts, focus(passages).tolist(), strict=True):
+            sharp[i] += (1 - base) * covered * weight / total
     return sharp

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.fusion import DENSE_WEIGHT, FOCUS_WEIGHT, Focus, fuse, order, search_both, sharpen
+from rag.fusion import DENSE_WEIGHT, FOCUS_WEIGHT, Focus, Sentences, fuse, order, search_both, sharpen
 from rag.index.lexical import Bm25Index
 from rag.index.terms import normal_form, term_keys, term_places
 from rag.index.vectors import FaissStore
@@ -74,15 +74,22 @@ def focus(question: str, *texts: str) -> Focus:
 
 def test_a_sentence_that_says_it_all_comes_before_words_here_and_there() -> None:
     together, apart = "食堂在一楼。病假工资按八成发放。", "病假须提交证明。工资在十五日发放，奖金另计。"
-    covered = focus("病假工资怎么发放", together, apart)
+    asked = focus("病假工资怎么发放", together, apart)
+
+    def covered(context: str, text: str) -> float:
+        return float(asked(Sentences([(context, text)]))[0])
+
     assert covered("", together) > covered("", apart)
     assert covered("", apart) > covered("", "食堂在一楼。")
-    assert covered("病假", "工资在十五日发放。") > covered("", "工资在十五日发放。"), (
-        "a title counts for every sentence"
-    )
+    assert covered("病假", "工资在十五日发放。") > covered("", "工资在十五日发放。"), "titles count for each sentence"
+    assert covered("病假。工资\n发放", "") >= covered("病假", "工资。发放")
     assert covered("病假工资发放", "") == pytest.approx(covered("", "病假工资发放"))
-    assert focus("？？", together)("", together) == 0.0
-    assert focus("没有的话", "甲")("", "没有的话") == 0.0, "what no passage holds is worth nothing"
+    pairs = [("", apart), ("病假", "工资在十五日发放。"), ("", ""), ("", together)]
+    assert asked(Sentences(pairs)).tolist() == pytest.approx([covered(*pair) for pair in pairs])
+    assert asked(Sentences([])).tolist() == []
+    assert focus("？？", together)(Sentences([("", together)])).tolist() == [0.0]
+    nowhere = focus("没有的话", "甲")
+    assert nowhere(Sentences([("", "没有的话")])).tolist() == [0.0], "what no passage holds is worth nothing"
 
 
 def test_focus_lifts_only_what_was_looked_at() -> None:
