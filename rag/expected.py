@@ -117,13 +117,16 @@ FLOOR = 0.05
 MARGIN = 3
 """Characters that a candidate may hold beside its figure."""
 _CLAUSE = "，,。；;：:\n"
+_HAN_CHARACTER = re.compile("[\u4e00-\u9fff]")
+_LIMITING = re.compile("[不未至最每约近超逾满达共仅只前后首次当同翌本今去明上下整第多少高低大]")
 
 
 def fit(question: str, texts: Sequence[str], candidates: Sequence[Candidate]) -> tuple[int, Span] | None:
     """The likeliest candidate that has the expected form, cut down to it, or the figure beside one that
     has not; None: leave the answer alone.
 
-    A candidate that is little more than the figure stays whole («每月1—5日», «不超过6个»).
+    A candidate that is little more than the figure stays whole («每月1—5日», «不超过6个»), unless it begins
+    inside a word («每平|方米30元»).
     """
     pattern = expected(question)
     if pattern is None:
@@ -144,9 +147,16 @@ def fit(question: str, texts: Sequence[str], candidates: Sequence[Candidate]) ->
             best = max(found, key=lambda m: (len(about & set(key(_clause(text, m)))), -abs(m.start - span.start)))
             extra = len(key(text[span.start : span.end])) - len(key(text[best.start : best.end]))
             if span.start <= best.start and best.end <= span.end and extra <= MARGIN:
-                return index, span
+                return index, Span(best.start, span.end) if _cuts_a_word(text, span, best) else span
             return index, best
     return None
+
+
+def _cuts_a_word(text: str, span: Span, figure: Span) -> bool:
+    """Does the span begin amid Chinese characters, with more before its figure than a word that limits it?"""
+    before = text[span.start - 1 : span.start]
+    lead = text[span.start : figure.start]
+    return bool(lead and _HAN_CHARACTER.match(before) and _HAN_CHARACTER.match(lead) and not _LIMITING.match(lead))
 
 
 def _clause(text: str, span: Span) -> str:

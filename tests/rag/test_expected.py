@@ -76,6 +76,13 @@ def test_a_candidate_that_is_little_more_than_its_figure_stays() -> None:
     assert cut("单表最多几个索引", "单表索引不超过 6 个，主键除外。", "不超过 6 个") == "不超过 6 个"
 
 
+def test_a_candidate_that_begins_inside_a_word_is_cut() -> None:
+    storage = "仓储费按每平方米30元收取，次年起另议。"
+    assert cut("仓库每平多少钱", storage, "方米30元") == "30元"
+    assert cut("仓库每平多少钱", storage, "按每平方米30元") == "30元", "more than a word beside its figure"
+    assert cut("每月哪几天不办", "盘点：每月1—5日停办。", "每月1—5日") == "每月1—5日"
+
+
 def test_nothing_fits() -> None:
     assert cut("热风炉一台多少钱", TEXT, "轴承、皮带") is None, "another sentence"
     assert cut("热风炉一台多少钱", TEXT, "质保") == "52,000 元", "the same sentence"
