@@ -83,6 +83,51 @@ def test_long_text_opens_around_the_quote_and_grows(server: Server, long_documen
     expect(page.locator("mark")).to_be_in_viewport()
 
 
+def test_the_page_of_a_pdf_with_the_quote_marked(server: Server, tmp_path: Path, open_page: Open) -> None:
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+    from reportlab.pdfgen.canvas import Canvas
+
+    pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
+    file = tmp_path / "锅炉规程.pdf"
+    canvas = Canvas(str(file))
+    for line in ("锅炉规程第一页。", "锅炉每两年做一次内部检验。"):
+        canvas.setFont("STSong-Light", 14)
+        canvas.drawString(72, 700, line)
+        canvas.showPage()
+    canvas.save()
+    server.run("ingest", str(file), "--kb", "boiler")
+    ident = document_id(server, "锅炉规程.pdf", "boiler")
+    text = get(f"{server.url}/v1/documents/{ident}/text")["text"]
+    start = text.index("每两年")
+    address = f"{server.url}/viewer.html?document={ident}&start={start}&end={start + 3}"
+    page = open_page(address)
+    picture = page.get_by_role("img", name="第 2 页，引文已标出")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+    yellow = """image => {
+        const canvas = document.createElement("canvas");
+        [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+        const context = canvas.getContext("2d");
+        context.drawImage(image, 0, 0);
+        const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
+        let found = 0;
+        for (let i = 0; i < data.length; i += 4) found += data[i] > 240 && data[i + 2] < 120;
+        return found;
+    }"""
+    assert picture.evaluate(yellow) > 200
+    expect(page.locator("#original-note")).to_be_hidden()
+    expect(page.locator("mark")).to_have_text("每两年")
+
+    for kept in (Path(server.env["CHATGGLM_HOME"]) / "originals").rglob("*"):
+        if kept.is_file() and kept.read_bytes() == file.read_bytes():
+            kept.unlink()
+    page = open_page(address)
+    page.expected.append("404")  # type: ignore[attr-defined]
+    expect(page.locator("#original-note")).to_contain_text("原文件没有保存")
+    expect(page.locator("mark")).to_have_text("每两年")
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [

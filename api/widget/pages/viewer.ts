@@ -1,9 +1,10 @@
 /** A document's stored text, opened at a quote: viewer.html?document=ID&version=V&start=S&end=E. */
 
-import type { DocumentText, Problem } from "../src/wire";
+import type { DocumentText, Highlights, Problem } from "../src/wire";
 
 const WINDOW = 20_000;
 const STEP = 40_000;
+const MOST_PICTURES = 3;
 const TOKEN = "chatgglm:viewer-token";
 
 const query = new URLSearchParams(location.search);
@@ -34,14 +35,18 @@ function token(): string {
   return sessionStorage.getItem(TOKEN) ?? "";
 }
 
-async function load(from: number, to: number): Promise<DocumentText> {
+function ask(what: string, from: number, to: number): Promise<Response> {
   const range = new URLSearchParams({ start: String(from), end: String(to) });
   if (version) range.set("version", version);
   const bearer = token();
-  const response = await fetch(`v1/documents/${encodeURIComponent(id)}/text?${range}`, {
+  return fetch(`v1/documents/${encodeURIComponent(id)}/${what}?${range}`, {
     headers: bearer ? { Authorization: `Bearer ${bearer}` } : {},
     cache: "no-store",
   });
+}
+
+async function load(from: number, to: number): Promise<DocumentText> {
+  const response = await ask("text", from, to);
   if (response.ok) return (await response.json()) as DocumentText;
   const problem = (await response.json().catch(() => null)) as Problem | null;
   const reasons: Record<number, string> = {
@@ -73,6 +78,46 @@ async function main(): Promise<void> {
   element("jump").hidden = false;
   element("jump").addEventListener("click", () => toQuote("smooth"));
   toQuote("instant");
+  if (/\.pdf$/i.test(part.path)) void showPages(part.title);
+}
+
+/** The pages that the quote stands on, as pictures with the quote marked; why not, where there are none. */
+async function showPages(title: string): Promise<void> {
+  const note = element("original-note");
+  element("original").hidden = false;
+  note.textContent = "正在画出这一页…";
+  try {
+    const response = await ask("highlights", start, end);
+    if (!response.ok) {
+      note.textContent = response.status === 404 ? "原文件没有保存，只能看下面提取的文字。" : "原文件画不出来，只能看下面提取的文字。";
+      return;
+    }
+    const { pages } = (await response.json()) as Highlights;
+    for (const { page } of pages.slice(0, MOST_PICTURES)) {
+      const drawn = await ask(`pages/${page}.png`, start, end);
+      if (!drawn.ok) throw new Error(String(drawn.status));
+      const image = document.createElement("img");
+      image.alt = `${title}，第 ${page} 页，引文已标出`;
+      image.src = await dataUrl(await drawn.blob());
+      element("pictures").append(image);
+      await image.decode().catch(() => undefined);
+    }
+    const missed = !pages.some((p) => p.boxes.length);
+    note.textContent = missed ? "没能在页面上找到引文的位置，请看下面提取的文字。" : "";
+  } catch {
+    note.textContent = "原文件画不出来，只能看下面提取的文字。";
+  }
+  toQuote("instant");
+}
+
+/** The page's security policy lets pictures come from data addresses, not from blobs. */
+function dataUrl(blob: Blob): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result as string);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
+  });
 }
 
 function toQuote(behavior: ScrollBehavior): void {

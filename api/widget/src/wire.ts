@@ -65,6 +65,11 @@ export interface DocumentText {
   passages: { chunk_id: number; char_start: number; char_end: number; heading: string; page: number | null }[];
 }
 
+/** Where a stretch of a PDF's text stands on its pages, in points from the upper left. */
+export interface Highlights {
+  pages: { page: number; width: number; height: number; boxes: [number, number, number, number][] }[];
+}
+
 export interface Turn {
   role: "user" | "assistant";
   content: string;
