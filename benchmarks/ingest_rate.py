@@ -1,13 +1,14 @@
 """How fast documents come in: parsing and cutting alone, and the whole way into the index.
 
-    OMP_NUM_THREADS=1 python benchmarks/ingest_rate.py [FOLDER] [--megabytes 4] [--workers 2] [--peer] [--out FILE]
+    OMP_NUM_THREADS=1 python benchmarks/ingest_rate.py [FOLDER] [--megabytes 4] [--workers 2] [--peers PYTHON] [--json]
 
 Without FOLDER, documents are made from the sentences of the bundled guide, in five formats. State
 lives in a temporary directory. MB are those of UTF-8 text that came out, not of the files. Beside
 wall time stands the time of all processors together, which other programs disturb less.
 
-``--peer`` runs LangChain's loaders, splitter and FAISS over the same files with the same embedder:
-pip install langchain-community langchain-text-splitters pypdf docx2txt beautifulsoup4
+``--peers`` runs LangChain's loaders, splitter and FAISS over the same files with the same embedder, by the interpreter
+of an environment of its own (they are no dependencies of ours): python -m venv PEERS; PEERS/bin/pip install
+langchain-community langchain-text-splitters faiss-cpu pypdf docx2txt beautifulsoup4 torch tokenizers safetensors
 """
 
 from __future__ import annotations
@@ -15,14 +16,18 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
 import resource
+import subprocess
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def sentences() -> list[str]:
@@ -163,14 +168,26 @@ def whole(folder: Path, workers: int, with_embedder: bool) -> dict[str, Any]:
         return timed(lambda: totals(ingest(service, [folder], workers=workers)))
 
 
-def peer(folder: Path) -> dict[str, Any]:
-    """LangChain over the same files: its loaders and recursive splitter, FAISS, and our embedder."""
+def peer(python: str, folder: Path, threads: int) -> dict[str, Any]:
+    """LangChain over the same files, by an interpreter that has it, with as many threads as we have processes."""
+    from ingest.chunk import TARGET
+
+    program = [python, __file__, str(folder), "--child", str(TARGET)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(program, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"the peer failed: {done.stderr.strip().splitlines()[-1:]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def langchain(folder: Path, target: int) -> dict[str, Any]:
+    """Its loaders and recursive splitter, its FAISS store, and our embedder, loaded beforehand as ours is."""
     from langchain_community.document_loaders import BSHTMLLoader, Docx2txtLoader, PyPDFLoader, TextLoader
     from langchain_community.vectorstores import FAISS
     from langchain_core.embeddings import Embeddings
     from langchain_text_splitters import RecursiveCharacterTextSplitter
 
-    from ingest.chunk import TARGET
     from rag.embedders import load_embedder
 
     embedder = load_embedder()
@@ -191,7 +208,7 @@ def peer(folder: Path) -> dict[str, Any]:
         ".pdf": PyPDFLoader,
     }
     splitter = RecursiveCharacterTextSplitter(
-        chunk_size=TARGET, chunk_overlap=0, separators=["\n\n", "\n", "。", "！", "？", "；", "，", " ", ""]
+        chunk_size=target, chunk_overlap=0, separators=["\n\n", "\n", "。", "！", "？", "；", "，", " ", ""]
     )
 
     def work() -> tuple[int, int, int, int]:
@@ -212,9 +229,13 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=4.0, help="of text to make without FOLDER")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--no-embedding", action="store_true", help="only what needs no model")
-    parser.add_argument("--peer", action="store_true", help="LangChain on the same files too")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has LangChain")
+    parser.add_argument("--json", action="store_true", help="on one line")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(langchain(arguments.folder, arguments.child)))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.folder
         if folder is None:
@@ -223,11 +244,9 @@ def main() -> None:
         figures = {"parsing": parsing(folder), "processes": whole(folder, arguments.workers, False)}
         if not arguments.no_embedding:
             figures["ingestion"] = whole(folder, arguments.workers, True)
-        if arguments.peer:
-            figures["langchain"] = peer(folder)
-    print(json.dumps(figures, ensure_ascii=False, indent=2))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        if arguments.peers:
+            figures["langchain"] = peer(arguments.peers, folder, arguments.workers)
+    print(json.dumps(figures, ensure_ascii=False, indent=None if arguments.json else 2))
 
 
 if __name__ == "__main__":

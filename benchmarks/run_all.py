@@ -1,6 +1,6 @@
 """Measures ChatGGLM and writes docs/benchmarks.md (figures kept in docs/benchmarks.json).
 
-    python benchmarks/run_all.py [--shared ../shared] [--only reading retrieval …] [--skip install …]
+    python benchmarks/run_all.py [--shared ../shared] [--only reading retrieval …] [--skip install …] [--peers PYTHON]
     python benchmarks/run_all.py --report scale=FILE.json …
 
 Every section runs the commands that a user would run, on a state of its own. A section that fails, or whose data
@@ -45,9 +45,10 @@ class NotMeasured(Exception):
 class Bench:
     """What the sections share: the command, the data, a scratch folder."""
 
-    def __init__(self, shared: Path, scratch: Path) -> None:
+    def __init__(self, shared: Path, scratch: Path, peers: str = "") -> None:
         self.shared = shared
         self.scratch = scratch
+        self.peers = peers
         self.command = str(Path(sys.executable).with_name("chatgglm"))
 
     def environment(self, home: str) -> dict[str, str]:
@@ -158,6 +159,9 @@ def ingestion(bench: Bench) -> Figures:
         "seconds": seconds,
         "mb_per_s": size / 1e6 / seconds,
         "chunks_per_s": chunks / seconds,
+        "rates": bench.json(
+            "benchmarks/ingest_rate.py", "--megabytes", "2", *(["--peers", bench.peers] if bench.peers else [])
+        ),
     }
 
 
@@ -165,7 +169,8 @@ def formats(bench: Bench) -> Figures:
     samples = bench.shared / "samples"
     if not samples.is_dir():
         raise NotMeasured("needs the sample documents beside the checkout (--shared)")
-    return bench.json("benchmarks/formats.py", str(samples), "--install-peers")
+    peers = ["--peers", bench.peers] if bench.peers else ["--install-peers"]
+    return bench.json("benchmarks/formats.py", str(samples), *peers)
 
 
 def durability(bench: Bench) -> Figures:
@@ -323,6 +328,20 @@ def _start_rows(f: Figures) -> Rows:
 def _ingestion_rows(f: Figures) -> Rows:
     yield "corpus", lambda: f"{f['documents']} Markdown files, {f['mb']:.1f} MB, {f['chunks']} chunks"
     yield "rate, embedding and index included", lambda: f"{f['mb_per_s']:.2f} MB/s, {f['chunks_per_s']:.0f} chunks/s"
+    for label, name in {
+        "five formats, read and cut by two processes": "processes",
+        "five formats, embedding and index included": "ingestion",
+        "the same files and embedder, LangChain and FAISS": "langchain",
+    }.items():
+        if name not in f.get("rates", {}):
+            continue
+        yield (
+            label,
+            lambda r=f["rates"][name]: (
+                f"{r['mb_per_s']:.2f} MB/s, {r['chunks_per_s']:.0f} chunks/s; a second of all processors: "
+                f"{r['mb_per_processor_s']:.2f} MB, {r['chunks_per_processor_s']:.0f} chunks"
+            ),
+        )
 
 
 FORMATS = {
@@ -527,7 +546,14 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
         _install_rows,
     ),
     "start": ("Start", "Median of several runs, user guide in the knowledge base.", _start_rows),
-    "ingestion": ("Ingestion", "`chatgglm ingest FOLDER`.", _ingestion_rows),
+    "ingestion": (
+        "Ingestion",
+        "`chatgglm ingest FOLDER`, and `python benchmarks/ingest_rate.py --peers PYTHON` for the five formats (TXT in "
+        "GB18030, Markdown, HTML, DOCX and PDF, equal shares, made from the guide's sentences; models loaded "
+        "beforehand). LangChain keeps vectors and texts alone, in one process with as many threads; we also write SQL "
+        "rows, a lexical index and the originals. «A second of all processors» is what other programs disturb less.",
+        _ingestion_rows,
+    ),
     "formats": (
         "Characters kept, by format",
         "`python benchmarks/formats.py samples --install-peers`; one text in many formats, characters found in order "
@@ -695,6 +721,7 @@ def main() -> None:
     parser.add_argument(
         "--report", nargs="+", metavar="SECTION=FILE", default=[], help="take these reports, run nothing"
     )
+    parser.add_argument("--peers", default="", metavar="PYTHON", help="an interpreter that has what we compare with")
     arguments = parser.parse_args()
     for part in arguments.report:
         name, _, file = part.partition("=")
@@ -704,7 +731,7 @@ def main() -> None:
     if arguments.report:
         arguments.only = []
     with tempfile.TemporaryDirectory(prefix="chatgglm-bench-") as scratch:
-        bench = Bench(arguments.shared.resolve(), Path(scratch))
+        bench = Bench(arguments.shared.resolve(), Path(scratch), arguments.peers)
         for name in arguments.only:
             if name in arguments.skip:
                 continue
