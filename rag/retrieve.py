@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RELEVANCE_WEIGHT = 0.35
 """Share of the reader's relevance in the final score of a reranked passage (docs/decisions/008)."""
-LEAD = 0.2
+LEAD = 0.1
 """A passage that leads the next by so much of the fused score (0…1) stays first: nothing is judged."""
 NEAR = 0.5
 """Passages below this share of the best fused score are neither reranked nor read. Of the top four,
