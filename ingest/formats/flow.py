@@ -131,10 +131,12 @@ def _stacks(lines: list[Line]) -> list[list[Line]]:
 
 
 def _write(draft: Draft, pages: list[list[Line]], title: str) -> None:
-    sizes = [
-        round(line.size, 1) for lines in pages for line in lines for _ in range(min(len(line.text), 40)) if line.size
-    ]
-    body = statistics.median(sizes) if sizes else 0.0
+    sizes: Counter[float] = Counter()  # how many characters have it; a line counts as 40 at most
+    for lines in pages:
+        for line in lines:
+            if line.size and line.text:
+                sizes[round(line.size, 1)] += min(len(line.text), 40)
+    body = statistics.median(sizes.elements()) if sizes else 0.0
     largest = sorted({size for size in sizes if size > 1.12 * body}, reverse=True)[:4]
     paragraph: list[str] = []
     previous: Line | None = None

@@ -23,7 +23,7 @@ from ingest.embed import embed, index_texts
 from ingest.limits import Limits
 from ingest.runners import Outcome, Task
 from ingest.runners.local import ParsingProcess
-from ingest.runners.worker import restore
+from ingest.runners.worker import plain, plain_chunks, restore
 from rag.embedders import embedder_id, load_embedder
 from rag.errors import InvalidInput
 
@@ -86,8 +86,9 @@ class _Prepare:
         if self.process is None:
             self.process = ParsingProcess(Limits(**json.loads(row["limits"])))
         outcome = self.process.run(Task(**json.loads(row["task"])))
-        plain = dataclasses.asdict(outcome) | {"chunks": [dataclasses.astuple(chunk) for chunk in outcome.chunks]}
-        return {"outcome": json.dumps(plain), "vectors": _vectors(outcome, row["embedder"], row["embedder_id"])}
+        own = {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome)}
+        own |= {"parsed": outcome.parsed and plain(outcome.parsed), "chunks": plain_chunks(outcome.chunks)}
+        return {"outcome": json.dumps(own), "vectors": _vectors(outcome, row["embedder"], row["embedder_id"])}
 
 
 def _vectors(outcome: Outcome, embedder: str, wanted: str) -> bytes:
@@ -103,10 +104,10 @@ def _vectors(outcome: Outcome, embedder: str, wanted: str) -> bytes:
     return embed(model, index_texts(outcome.parsed, outcome.chunks), threads=1).astype("<f4").tobytes()
 
 
-def _restored(plain: dict[str, Any], vectors: bytes) -> Outcome:
-    parsed, chunks = restore(plain)
+def _restored(answer: dict[str, Any], vectors: bytes) -> Outcome:
+    parsed, chunks = restore(answer)
     given = np.frombuffer(vectors, dtype="<f4").astype(np.float32).reshape(len(chunks), -1) if vectors else None
-    return Outcome(**(plain | {"parsed": parsed, "chunks": chunks, "vectors": given}))
+    return Outcome(**(answer | {"parsed": parsed, "chunks": chunks, "vectors": given}))
 
 
 @contextmanager

@@ -7,13 +7,13 @@ and not the ingestion.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ def work(file: str, name: str) -> dict[str, Any]:
         answer |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
         parsed, answer["sidecar_sha256"] = described_by_sidecar(parse(data, name), file)
         answer["signature"] = (signature(parsed.text) or b"").hex()
-        answer["parsed"] = dataclasses.asdict(parsed)
-        answer["chunks"] = [dataclasses.astuple(span) for span in chunk(parsed, *sizes)]
+        answer["parsed"] = plain(parsed)
+        answer["chunks"] = plain_chunks(chunk(parsed, *sizes))
         answer["status"] = "parsed"
     except SourceError as error:
         answer |= {"status": error.status, "error": str(error), "passing": error.passing}
@@ -54,12 +54,23 @@ def work(file: str, name: str) -> dict[str, Any]:
     return answer
 
 
+def plain(parsed: Parsed) -> dict[str, Any]:
+    """For JSON; `dataclasses.asdict` would copy each value."""
+    own = {name: getattr(parsed, name) for name in Parsed.__slots__}
+    return own | {"blocks": [(b.kind, b.start, b.end, b.level, b.header) for b in parsed.blocks]}
+
+
+def plain_chunks(spans: Iterable[ChunkSpan]) -> list[tuple[int, int, str, int | None]]:
+    """For JSON."""
+    return [(span.char_start, span.char_end, span.heading, span.page) for span in spans]
+
+
 def restore(answer: dict[str, Any]) -> tuple[Parsed | None, tuple[ChunkSpan, ...]]:
     """The value objects of an answer."""
     raw = answer.get("parsed")
     if answer["status"] != "parsed" or raw is None:
         return None, ()
-    raw["blocks"] = tuple(Block(**block) for block in raw["blocks"])
+    raw["blocks"] = tuple(Block(*block) for block in raw["blocks"])
     for name in ("pages", "tags"):
         raw[name] = tuple(raw[name])
     return Parsed(**raw), tuple(ChunkSpan(*span) for span in answer["chunks"])
