@@ -160,7 +160,7 @@ def ingestion(bench: Bench) -> Figures:
         "mb_per_s": size / 1e6 / seconds,
         "chunks_per_s": chunks / seconds,
         "rates": bench.json(
-            "benchmarks/ingest_rate.py", "--megabytes", "2", *(["--peers", bench.peers] if bench.peers else [])
+            "benchmarks/ingest_rate.py", "--megabytes", "3", *(["--peers", bench.peers] if bench.peers else [])
         ),
     }
 
@@ -550,15 +550,16 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
         "Ingestion",
         "`chatgglm ingest FOLDER`, and `python benchmarks/ingest_rate.py --peers PYTHON` for the five formats (TXT in "
         "GB18030, Markdown, HTML, DOCX and PDF, equal shares, made from the guide's sentences; models loaded "
-        "beforehand). LangChain keeps vectors and texts alone, in one process with as many threads; we also write SQL "
-        "rows, a lexical index and the originals. «A second of all processors» is what other programs disturb less.",
+        "beforehand). LangChain keeps vectors and texts alone, in one process, with one thread or two, whichever was "
+        "faster; we also write SQL rows, a lexical index and the originals. «A second of all processors» is what other "
+        "programs disturb less.",
         _ingestion_rows,
     ),
     "formats": (
         "Characters kept, by format",
-        "`python benchmarks/formats.py samples --install-peers`; one text in many formats, characters found in order "
+        "`python benchmarks/formats.py samples --peers PYTHON`; one text in many formats, characters found in order "
         "(recall), share of what was read that belongs to it (precision; the files hold a little more than the text). "
-        "markitdown and pypdf were installed for the run; neither does OCR.",
+        "markitdown and pypdf are in an environment of their own; neither does OCR.",
         _formats_rows,
     ),
     "durability": (
