@@ -217,6 +217,7 @@ def report(found: dict[str, list[Asked]], reader: bool) -> dict[str, Any]:
         "words": lambda one: order(one.lexical),
         "dense": lambda one: order(one.found_near),
         **{f"RRF, dense at {w}": (lambda one, w=w: by_rank(one, w)) for w in (1.0, 0.2)},
+        "as shipped": lambda one: order(one.fused),
         "cosine at 0.5 (before)": lambda one: by_cosine(one, 0.5),
         **{f"shares, dense at {d}": (lambda one, d=d: order(blend(one, d, 0.0))) for d in (0.2, 0.35, 0.5, 0.7)},
         **{
