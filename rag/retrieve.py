@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput
@@ -251,28 +251,8 @@ class Retriever:
         for start in range(0, len(ranked), step):
             if len(found) >= needed:
                 break
-            rows = session.execute(
-                select(
-                    Chunk.id,
-                    Document.id,
-                    Chunk.version_id,
-                    Document.title,
-                    Document.path,
-                    Chunk.page,
-                    Chunk.heading,
-                    Chunk.char_start,
-                    Chunk.char_end,
-                    _substring(Chunk, DocumentVersion),
-                )
-                .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
-                .join(Document, Document.id == DocumentVersion.document_id)
-                .where(
-                    Chunk.id.in_(ranked[start : start + step]),
-                    Document.kb_id == base.id,
-                    Document.deleted_at.is_(None),
-                    DocumentVersion.deleted_at.is_(None),
-                )
-            )
+            some = list(ranked[start : start + step])
+            rows = session.execute(_LIVE_CHUNKS, {"ids": some, "kb_id": base.id})
             for chunk_id, document_id, version_id, title, path, page, heading, char_start, char_end, text in rows:
                 found[chunk_id] = Passage(
                     chunk_id=chunk_id,
@@ -314,8 +294,26 @@ def _best(found: Sequence[Mapping[int, float]]) -> dict[int, float]:
     return best
 
 
-def _substring(chunk: type[Chunk], version: type[DocumentVersion]) -> Any:
-    """SQL for the chunk's text; code points in SQLite and PostgreSQL alike, counted from 1."""
-    from sqlalchemy import func
-
-    return func.substr(version.text, chunk.char_start + 1, chunk.char_end - chunk.char_start)
+_LIVE_CHUNKS = (  # made once: putting it together takes longer than running it
+    select(
+        Chunk.id,
+        Document.id,
+        Chunk.version_id,
+        Document.title,
+        Document.path,
+        Chunk.page,
+        Chunk.heading,
+        Chunk.char_start,
+        Chunk.char_end,
+        # the chunk's text; code points in SQLite and PostgreSQL alike, counted from 1
+        func.substr(DocumentVersion.text, Chunk.char_start + 1, Chunk.char_end - Chunk.char_start),
+    )
+    .join(DocumentVersion, DocumentVersion.id == Chunk.version_id)
+    .join(Document, Document.id == DocumentVersion.document_id)
+    .where(
+        Chunk.id.in_(bindparam("ids", expanding=True)),
+        Document.kb_id == bindparam("kb_id"),
+        Document.deleted_at.is_(None),
+        DocumentVersion.deleted_at.is_(None),
+    )
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from rag.errors import InvalidInput, NotFound
@@ -29,13 +29,16 @@ def check_slug(slug: str) -> str:
     return slug
 
 
+_LIVE = select(KnowledgeBase).where(KnowledgeBase.slug == bindparam("slug"), KnowledgeBase.deleted_at.is_(None))
+
+
 def get_kb(session: Session, slug: str) -> KnowledgeBase:
     """The knowledge base of that slug.
 
     Raises:
         NotFound: there is none.
     """
-    kb = session.scalar(select(KnowledgeBase).where(KnowledgeBase.slug == slug, KnowledgeBase.deleted_at.is_(None)))
+    kb = session.scalar(_LIVE, {"slug": slug})
     if kb is None:
         raise NotFound(
             f"There is no knowledge base «{slug}». `chatgglm kb list` shows those there are; "
