@@ -352,6 +352,8 @@ def _ingestion_rows(f: Figures) -> Rows:
                 f"{r['mb_per_processor_s']:.2f} MB, {r['chunks_per_processor_s']:.0f} chunks"
             ),
         )
+    if "circumstances" in f:
+        yield "circumstances", lambda: f["circumstances"]
 
 
 FORMATS = {
