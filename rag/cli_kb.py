@@ -51,6 +51,7 @@ def kb_list(as_json: Json = False) -> None:
                 "chunks": chunks,
                 "generation": kb.generation,
                 "embedder": kb.embedder,
+                "chunking": kb.chunking,
                 "created_at": iso(kb.created_at),
             }
             for kb in list_kbs(session)

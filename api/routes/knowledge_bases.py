@@ -36,6 +36,7 @@ def _to_dict(session: Session, kb: KnowledgeBase) -> dict[str, Any]:
         "name": kb.name,
         "embedder": kb.embedder,
         "generation": kb.generation,
+        "chunking": kb.chunking,
         "documents": documents or 0,
         "chunks": chunks or 0,
         "created_at": iso(kb.created_at),

@@ -133,5 +133,9 @@ def test_the_commands(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatc
     shown = run(app, ["chunks", str(file), "--json", "--chunk-target", "90", "--chunk-max", "120"])
     assert shown.exit_code == 0, shown.output
     assert max(chunk["tokens"] for chunk in json.loads(shown.stdout)["chunks"]) <= 120
+    kept = {"chunk_target": 90, "chunk_max": 120, "chunk_overlap": 10}
+    assert ingest(installation(tmp_path / "home"), [file], "fine", sizes=kept).ok
+    listed = json.loads(run(app, ["kb", "list", "--json"]).stdout)["knowledge_bases"]
+    assert {row["kb"]: row["chunking"] for row in listed}["fine"] == kept
     refused = run(app, ["ingest", str(file), "--dry-run", "--chunk-target", "900"])
     assert refused.exit_code != 0
