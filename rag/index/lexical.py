@@ -20,9 +20,13 @@ B = 0.5
 CHARACTER, WORD = 0.8, 2.0
 """What a Han character, and a word, code or number, counts beside a pair of characters. These four were chosen
 on training questions (docs/decisions/008)."""
-LONG_SHARE = 1 / 32
+LONG_SHARE = 1 / 64
 """A term in more than this share of a segment's documents has a long row."""
 _LONG_AT_LEAST = 256
+_POOL = 8192
+"""Postings of the rarest terms whose documents give the first bound of the k-th best score."""
+_FEW = 512
+"""Documents in question that are looked up without thinning them out further."""
 _BUILD = 2048
 """Texts whose postings are made at once."""
 
@@ -133,7 +137,8 @@ class Bm25Index(Segmented[Segment]):
 
         Rare terms come first. Once the common ones that are left cannot lift a document without
         any of the others over the k-th best, only the documents still in question are looked up in
-        their long rows (MaxScore, Turtle & Flood 1995): exact, and most of the work saved.
+        their long rows (MaxScore, Turtle & Flood 1995), fewer with each row: exact, and most of the
+        work saved. The k-th best among the documents of the rarest terms is a bound that is cheap to have.
         """
         segment, norms = self._segments[number], self._norms[number]
         starts = segment.starts
@@ -149,15 +154,22 @@ class Bm25Index(Segmented[Segment]):
         scores = np.zeros(len(segment), dtype=np.float32)
         scores[~mask] = -np.inf
         candidates: npt.NDArray[np.int64] | None = None
+        pool: npt.NDArray[np.uint32] | None = None
         long = max(len(segment) * LONG_SHARE, _LONG_AT_LEAST)
         look_at = long
         for i, row in enumerate(rows):
             if candidates is None and i and sizes[i] > look_at:
-                look_at = 2 * sizes[i]
-                threshold = max(floor, _kth(scores, k))
+                look_at = 1.3 * sizes[i]
+                if pool is None:
+                    some = max(1, int(np.searchsorted(np.cumsum(sizes[:i]), _POOL)))
+                    pool = np.unique(np.concatenate([segment.docs[starts[r] : starts[r + 1]] for r in rows[:some]]))
+                threshold = max(floor, _kth(scores[pool], k) or _kth(scores, k))
                 if left[i] < threshold:
                     few = np.flatnonzero(scores >= threshold - left[i])
                     candidates = few if len(few) < 4 * long else None
+            if candidates is not None and len(candidates) > _FEW:
+                values = scores[candidates]
+                candidates = candidates[values >= max(floor, _kth(values, k)) - left[i]]
             part = slice(int(starts[row]), int(starts[row + 1]))
             docs, freqs = segment.docs[part], segment.freqs[part]
             if candidates is not None:
