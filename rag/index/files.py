@@ -130,4 +130,5 @@ def member(ids: IdArray, among: IdArray) -> npt.NDArray[np.bool_]:
 
 def id_array(ids: Sequence[int] | IdArray) -> IdArray:
     """Chunk ids, ascending and each once."""
-    return np.unique(np.asarray(ids, dtype=np.int64))
+    given = np.asarray(ids, dtype=np.int64)
+    return given if np.all(given[1:] > given[:-1]) else np.unique(given)
