@@ -46,6 +46,7 @@ HEARTBEAT = 20.0
 POLL = 0.5
 """Seconds between two looks at a job whose rest others do, or which is tried again later."""
 WRITE_ATTEMPTS = 4
+_USUAL_SWITCH = sys.getswitchinterval()
 T = TypeVar("T")
 
 
@@ -383,12 +384,12 @@ class Run:
 
 @contextmanager
 def _quick_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH))
+    """Of several at once, the first to end gives the others the usual interval: slower, and no harm."""
+    sys.setswitchinterval(min(_USUAL_SWITCH, SWITCH))
     try:
         yield
     finally:
-        sys.setswitchinterval(before)
+        sys.setswitchinterval(_USUAL_SWITCH)
 
 
 def _get_kb(session: Session, kb_id: int) -> KnowledgeBase:
