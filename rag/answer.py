@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+from rag import asked as in_documents
 from rag import compose
 from rag.cite import cite, supported_share
 from rag.filters import Filters
@@ -235,6 +236,7 @@ class Answerer:
     ) -> _Read:
         with run.timed("read"):
             output = self.reader.read(question, passages, history)
+            output = in_documents.settled(question, output, passages)
         with run.timed("cite"):
             draft = compose.draft(question, output, passages, texts)
             draft = compose.with_alternatives(draft, output, passages)

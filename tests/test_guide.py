@@ -27,6 +27,12 @@ QUESTIONS = {
     "怎么备份？": "数据目录",
     "聊天窗口支持哪些语言？": "繁体中文",
     "其他机器怎么访问？": "--host",
+    "怎么导入文档？": "chatgglm ingest",
+    "如何启动服务？": "chatgglm serve",
+    "怎么删除一个文档？": "chatgglm documents delete",
+    "答案不对怎么办？": "引文",
+    "知识库坏了怎么修复？": "chatgglm kb verify",
+    "怎么换成别的模型？": "CHATGGLM_READER",
 }
 ELSEWHERE = ["公司年假有几天？", "红烧肉怎么做？", "明天天气怎么样？", "作者的电话号码是多少？"]
 
