@@ -72,7 +72,8 @@ def _fit(found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_f
     """A regression on margin, relevance and certainty, and the strictest threshold for all groups."""
     x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty) for e in found])
     w = logistic_regression(x, labels.astype(float))
-    p = 1 / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
+    belief = np.array([e.belief for e in found])
+    p = belief / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
     thresholds = [
         metrics.refusal_threshold(p[(group == g) & labels].tolist(), max_false_refusals)
         for g in np.unique(group[labels])

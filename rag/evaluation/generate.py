@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from rag.expected import FORMS
+from gglm.expected import FORMS
 from rag.text import key, sentences, terms
 
 Kind = Literal["figure", "field", "definition", "name", "faq"]

@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gglm.types as g
-from rag.expected import expected, fit
 from rag.types import Passage, ReaderOutput, Span, Turn
 
 if TYPE_CHECKING:
     from gglm.engine import Engine
-
-
-MISFIT = 0.5
-"""What is left of p_answerable where the question asks for a figure and no likely place holds one.
-Of such questions, one in twenty has an answer all the same (CMRC and authored dev sets)."""
 
 
 class GGLMReader:
@@ -47,33 +41,18 @@ class GGLMReader:
             return ReaderOutput("", False, 0.0, 0.0, ())
         reading = self.engine.read(question, [_source(p) for p in passages], _turns(history))
         best = max((c.score for c in reading.candidates), default=0.0)
-        candidates = [
-            (math.exp(min(0.0, c.score - best)), c.span.source, Span(c.span.start, c.span.end))
-            for c in reading.candidates
-        ]
-        text, spans = reading.answer, _spans(reading)
-        texts = [p.text for p in passages]
-        belief = 1.0
-        pattern = expected(question)
-        if pattern is not None and reading.kind == "span":
-            if (fitted := fit(question, texts, candidates)) is not None:
-                index, source = fitted
-                text = texts[index][source.start : source.end]
-                spans = [(index, source, Span(0, len(text)))]
-            else:
-                belief = MISFIT
-            candidates = [c for c in candidates if pattern.search(texts[c[1]][c[2].start : c[2].end])]
+        spans = _spans(reading)
         return ReaderOutput(
-            text=text,
-            answerable=reading.answerable and belief * reading.p_answerable >= self.engine.threshold(len(passages)),
-            p_answerable=belief * reading.p_answerable,
-            confidence=belief * reading.confidence,
+            text=reading.answer,
+            answerable=reading.answerable,
+            p_answerable=reading.p_answerable,
+            confidence=reading.confidence,
             relevance=reading.relevance,
             spans=tuple(spans),
             alternatives=tuple(
-                (likelihood, index, source)
-                for likelihood, index, source in candidates
-                if not any(i == index and s.start < source.end and source.start < s.end for i, s, _ in spans)
+                (math.exp(min(0.0, c.score - best)), c.span.source, Span(c.span.start, c.span.end))
+                for c in reading.candidates
+                if not any(i == c.span.source and s.start < c.span.end and c.span.start < s.end for i, s, _ in spans)
             ),
             kind="copied",
         )

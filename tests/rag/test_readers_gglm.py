@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,12 @@ def test_spans_are_characters_of_the_passages(reader: GGLMReader) -> None:
 def test_a_question_for_a_figure_is_answered_by_one_or_believed_less(reader: GGLMReader) -> None:
     question = "净水器多少钱？"
     without, figure = passage("本手册介绍净水器的使用。滤芯不在保修之列。"), passage("净水器售价300元。")
-    raw = reader.engine.read(question, [Source(without.text, f"{without.title} › {without.heading}")])
+    sources = [Source(without.text, f"{without.title} › {without.heading}")]
+    (evidence,) = reader.engine.evidence([(question, sources)])
     output = reader.read(question, [without])
-    assert output.text == raw.answer
-    assert output.p_answerable == pytest.approx(0.5 * raw.p_answerable)
+    assert output.text == evidence.decoded.candidates[0].text
+    assert evidence.belief == 0.5
+    assert output.p_answerable == pytest.approx(0.5 * reader.engine.p_answerable(replace(evidence, belief=1.0)))
     assert "300元" in reader.read(question, [figure]).text
 
 

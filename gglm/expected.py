@@ -7,12 +7,13 @@ is none.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from rag.text import key, sentence_around
-from rag.types import Span
+from gglm.text import normalize
+from gglm.types import SourceSpan, SpanCandidate
 
 _DIGITS = r"\d[\d,，]*(?:\.\d+)?"
 _HAN = "[零〇一二两三四五六七八九十百千万半]"
@@ -23,9 +24,9 @@ _BOUND = r"(?:以上|以下|以内|之内|左右)?"
 
 
 def _amount(unit: str) -> str:
-    """A number or range with a unit: «5元», «3—5元», «五百元以上二千元以下»."""
+    """A number or range with a unit: «5元», «3—5元», «200米至300米», «五百元以上二千元以下»."""
     one = rf"{_RANGE}\s?[余多来]?(?:{unit}){_BOUND}"
-    return rf"{one}(?:(?<=[上下])\s?{one})?"
+    return rf"{one}(?:(?:{_TO}|(?<=[上下])\s?){one})?"
 
 
 _MONEY = rf"[¥￥$]\s?{_RANGE}|{_amount('元|块钱|块|美元|港元|欧元|角')}(?:/{_HAN}?\w)?"
@@ -38,7 +39,10 @@ _CLOCK = rf"{_PART_OF_DAY}(?:\d{{1,2}}[:：]\d{{2}}|{_NUMBER}[点时](?:半|{_NU
 _CLOCKS = rf"(?:每[天日周]|周{_HAN})?\s?{_CLOCK}(?:{_TO}{_CLOCK})?(?:、{_CLOCK})*"
 _DAY = rf"{_NUMBER}(?:{_TO}{_NUMBER})?\s?[日号]"
 _YEAR = rf"(?:公元前?\s?{_NUMBER}|前{_DIGITS}|\d{{3,4}}|[零〇一二三四五六七八九]{{3,4}})\s?年"
+_ERA = r"[\u4e00-\u9fff]{2}[元一二三四五六七八九十]{1,4}年"
+"""A year as its reign counted it, beside the common one: «嘉靖四十四年（1565年）»."""
 _DATE = (
+    rf"{_ERA}\s?[（(](?:公元)?{_YEAR}[）)](?:\s?{_NUMBER}\s?月(?:\s?{_DAY})?)?|"
     rf"{_YEAR}(?:\s?{_NUMBER}\s?月)?(?:\s?{_DAY})?|"
     rf"(?:每年|次年)?{_NUMBER}\s?月(?!内|之内|以[内上下])(?:\s?{_DAY})?|每[年月季周]{_DAY}|次月{_DAY}|"
     rf"{_DAY}(?!内|之内|以[内上下]|前|后|无|未)|"
@@ -110,18 +114,18 @@ def _form(question: str) -> str | None:
     return None
 
 
-Candidate = tuple[float, int, Span]
-"""Likelihood relative to the best, number of the text, where in it."""
 FLOOR = 0.05
 """A candidate less likely than this, beside the best, is not looked at."""
 MARGIN = 3
 """Characters that a candidate may hold beside its figure."""
+_SENTENCE_END = "。！？!?\n"
+_MAX_SENTENCE = 160
 _CLAUSE = "，,。；;：:\n"
 _HAN_CHARACTER = re.compile("[\u4e00-\u9fff]")
 _LIMITING = re.compile("[不未至最每约近超逾满达共仅只前后首次当同翌本今去明上下整第多少高低大]")
 
 
-def fit(question: str, texts: Sequence[str], candidates: Sequence[Candidate]) -> tuple[int, Span] | None:
+def fit(question: str, texts: Sequence[str], candidates: Sequence[SpanCandidate]) -> SpanCandidate | None:
     """The likeliest candidate that has the expected form, cut down to it, or the figure beside one that
     has not; None: leave the answer alone.
 
@@ -129,37 +133,57 @@ def fit(question: str, texts: Sequence[str], candidates: Sequence[Candidate]) ->
     inside a word («每平|方米30元»).
     """
     pattern = expected(question)
-    if pattern is None:
+    if pattern is None or not candidates:
         return None
-    about = set(key(question))
-    likely = [(index, span) for likelihood, index, span in candidates if likelihood >= FLOOR]
+    about = set(_plain(question))
+    least = max(c.score for c in candidates) + math.log(FLOOR)
+    likely = [c for c in candidates if c.score >= least]
     for beside in (False, True):  # a figure in the candidate, else one in the same sentence
-        for index, span in likely:
-            text = texts[index]
-            around = sentence_around(text, span.start, span.end)
+        for candidate in likely:
+            span, text = candidate.span, texts[candidate.span.source]
+            left, right = _sentence(text, span)
             found = [
-                Span(around.start + m.start(), around.start + m.end())
-                for m in pattern.finditer(text[around.start : around.end])
-                if beside or (around.start + m.start() < span.end and span.start < around.start + m.end())
+                (left + m.start(), left + m.end())
+                for m in pattern.finditer(text[left:right])
+                if beside or (left + m.start() < span.end and span.start < left + m.end())
             ]
             if not found:
                 continue
-            best = max(found, key=lambda m: (len(about & set(key(_clause(text, m)))), -abs(m.start - span.start)))
-            extra = len(key(text[span.start : span.end])) - len(key(text[best.start : best.end]))
-            if span.start <= best.start and best.end <= span.end and extra <= MARGIN:
-                return index, Span(best.start, span.end) if _cuts_a_word(text, span, best) else span
-            return index, best
+            start, end = max(found, key=lambda m: (_shared(about, text, m[0], m[1]), -abs(m[0] - span.start)))
+            extra = len(_plain(text[span.start : span.end])) - len(_plain(text[start:end]))
+            if span.start <= start and end <= span.end and extra <= MARGIN:
+                end = span.end
+                if not _cuts_a_word(text, span.start, start):
+                    start = span.start
+            return SpanCandidate(SourceSpan(span.source, start, end), text[start:end], candidate.score)
     return None
 
 
-def _cuts_a_word(text: str, span: Span, figure: Span) -> bool:
-    """Does the span begin amid Chinese characters, with more before its figure than a word that limits it?"""
-    before = text[span.start - 1 : span.start]
-    lead = text[span.start : figure.start]
+def _cuts_a_word(text: str, start: int, figure: int) -> bool:
+    """Does a span begin amid Chinese characters, with more before its figure than a word that limits it?"""
+    before, lead = text[max(0, start - 1) : start], text[start:figure]
     return bool(lead and _HAN_CHARACTER.match(before) and _HAN_CHARACTER.match(lead) and not _LIMITING.match(lead))
 
 
-def _clause(text: str, span: Span) -> str:
-    """The words before a figure, back to the last clause mark."""
-    start = max(text.rfind(mark, 0, span.start) for mark in _CLAUSE) + 1
-    return text[start : span.end]
+def _shared(about: set[str], text: str, start: int, end: int) -> int:
+    """How many of the asked characters stand in the words before a figure, back to the last clause mark."""
+    clause = max(text.rfind(mark, 0, start) for mark in _CLAUSE) + 1
+    return len(about & set(_plain(text[clause:end])))
+
+
+def _sentence(text: str, span: SourceSpan) -> tuple[int, int]:
+    """The sentence(s) that hold a span, no more than `_MAX_SENTENCE` characters to either side; a semicolon
+    ends one only where it would be too long.
+    """
+    for marks in (_SENTENCE_END, _SENTENCE_END + "；;"):
+        left = max(text.rfind(mark, 0, span.start) for mark in marks) + 1
+        ends = [at for mark in marks if (at := text.find(mark, max(span.start, span.end - 1))) >= 0]
+        right = max(span.end, min(ends, default=len(text)))
+        if right - left <= _MAX_SENTENCE:
+            break
+    return max(left, span.start - _MAX_SENTENCE), min(right, span.end + _MAX_SENTENCE)
+
+
+def _plain(text: str) -> str:
+    """Text to compare by: letters, digits and the signs that change a value."""
+    return "".join(c for c in normalize(text).lower() if c.isalnum() or c in "%‰.+-°")
