@@ -174,6 +174,8 @@ _FITTING: dict[Topic, str] = {
 """What a reply says that answers a message of the topic."""
 _CLAIM = re.compile("翻译|各种|任何|什么都|所有问题|提供实用|语言处理")
 """Abilities that small talk must not promise."""
+_STRAY = re.compile(r"(?i)(?!chatgglm\b|ai\b)\b[a-z]+\b|\d|自然语言|解决方案")
+"""What a small decoder strays into; no small talk needs it."""
 
 
 def fitting(topic: Topic, reply: str) -> bool:
@@ -181,7 +183,7 @@ def fitting(topic: Topic, reply: str) -> bool:
     text = reply.strip()
     if not 2 <= len(text) <= 120 or not re.search(r"[\u4e00-\u9fff]", text) or text[-1] not in "。！？!?~～":
         return False
-    if re.search(r"(.{2,}?)\1{2,}|(.)\2{2,}", text) or "\ufffd" in text:
+    if re.search(r"(.{2,}?)\1{2,}|(.)\2{2,}", text) or "\ufffd" in text or _STRAY.search(text):
         return False
     if topic != "greeting" and (text[-1] in "？?" or _CLAIM.search(text)):
         return False
