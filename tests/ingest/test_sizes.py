@@ -125,10 +125,15 @@ def test_what_is_not_asked_for_comes_from_the_knowledge_base(tmp_path: Path) -> 
     assert sizes.to_dict() == kept | {"chunk_target": 250}
 
 
-def test_the_commands(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_commands(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     from api.cli import app
+    from rag.settings import get_settings
 
     monkeypatch.setenv("CHATGGLM_HOME", str(tmp_path / "home"))
+    get_settings.cache_clear()  # what another test has read
+    request.addfinalizer(get_settings.cache_clear)
     run = CliRunner().invoke
     shown = run(app, ["chunks", str(file), "--json", "--chunk-target", "90", "--chunk-max", "120"])
     assert shown.exit_code == 0, shown.output
