@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ingest import archives
 from ingest.errors import SourceError
+from ingest.formats import read
 from ingest.metadata import Labels, labels
 from ingest.types import Parsed
 
@@ -49,18 +50,9 @@ def sidecar_sha256(file: str) -> str | None:
     """Hash of the side-car of a file; None: there is none, or it cannot be read."""
     path = sidecar_of(file)
     try:
-        return hashlib.sha256(_bytes(path)).hexdigest() if path else None
-    except (OSError, SourceError):
+        return hashlib.sha256(read(Path(path))).hexdigest() if path else None
+    except SourceError:
         return None
-
-
-def _bytes(sidecar: str) -> bytes:
-    """Raises OSError or SourceError."""
-    if archives.SEPARATOR in sidecar and not os.path.exists(sidecar):
-        archive, key = archives.split(sidecar)
-        if key:
-            return archives.read(archive, key)
-    return Path(sidecar).read_bytes()
 
 
 def described_by_sidecar(parsed: Parsed, file: str) -> tuple[Parsed, str | None]:
@@ -74,11 +66,9 @@ def described_by_sidecar(parsed: Parsed, file: str) -> tuple[Parsed, str | None]
         return parsed, None
     name = path.replace(archives.SEPARATOR, "/").rpartition("/")[2]
     try:
-        data = _bytes(path)
+        data = read(Path(path))
     except SourceError as error:
-        raise BadSidecar(f"its side-car {name} cannot be read: {error}") from None
-    except OSError as error:
-        raise BadSidecar(f"its side-car {name} cannot be read: {error.strerror or error}") from None
+        raise BadSidecar(f"its side-car {name}: {error}") from None
     found = _parse(name, data)
     title = " ".join(found.title.split())[:200]
     tags = tuple(dict.fromkeys((*parsed.tags, *found.tags)))
