@@ -15,7 +15,7 @@ from rag.text import key, numbers, sentences
 from rag.types import Passage, ReaderOutput, Span
 
 MIN_RATIO = 0.6
-"""Length of the shorter wording over that of the longer one, for FAQ entries …"""
+"""Length of the question over that of the line, for FAQ entries …"""
 MIN_HEADING_RATIO = 0.8
 """… and for headings, which say less."""
 MAX_ANSWER = 160
@@ -36,6 +36,8 @@ _SAME = {
     "哪儿|什么地方": "哪里",
     "啥": "什么",
 }
+_NOT = re.compile("[不没未无非]")
+"""With one more of these, it is the opposite question."""
 _SENTENCE_END = "。！？!?；;：:，,…"
 
 
@@ -87,7 +89,7 @@ def find(question: str, passages: Sequence[Passage]) -> tuple[float, int, Entry]
     for index, passage in enumerate(passages):
         for entry in entries(passage.text):
             line = _essence(_bare(passage.text[entry.question.start : entry.question.end]))
-            if numbers(line) != numbers(plain):
+            if numbers(line) != numbers(plain) or len(_NOT.findall(line)) != len(_NOT.findall(plain)):
                 continue
             if entry.heading:
                 ratio = _alike(how, _HOW.sub("", line), MIN_HEADING_RATIO) if how else 0.0
@@ -138,13 +140,12 @@ def _essence(text: str) -> str:
     return _FILLER.sub("", text)
 
 
-def _alike(one: str, other: str, least: float) -> float:
-    """Length ratio of two wordings the longer of which says all that the shorter does, in order; else 0."""
-    short, long = sorted((one, other), key=len)
-    if len(short) < 2 or len(short) < least * len(long):
+def _alike(asked: str, line: str, least: float) -> float:
+    """Length of the question over that of a line which says all that it says, in order; else 0."""
+    if len(asked) < 2 or len(asked) < least * len(line):
         return 0.0
-    rest = iter(long)
-    return len(short) / len(long) if all(character in rest for character in short) else 0.0
+    rest = iter(line)
+    return len(asked) / len(line) if all(character in rest for character in asked) else 0.0
 
 
 def _cut(text: str, body: Span) -> Span:

@@ -174,7 +174,7 @@ _FITTING: dict[Topic, str] = {
 """What a reply says that answers a message of the topic."""
 _CLAIM = re.compile("翻译|各种|任何|什么都|所有问题|提供实用|语言处理")
 """Abilities that small talk must not promise."""
-_STRAY = re.compile(r"(?i)(?!chatgglm\b|ai\b)\b[a-z]+\b|\d|自然语言|解决方案")
+_STRAY = re.compile(r"(?i)(?<![a-z])(?!(?:chatgglm|ai)(?![a-z]))[a-z]|\d|自然语言|解决方案")
 """What a small decoder strays into; no small talk needs it."""
 
 

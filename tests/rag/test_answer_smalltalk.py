@@ -112,7 +112,8 @@ def test_generated_replies_are_checked() -> None:
     assert not fitting("greeting", "好的，我先安静。有需要再叫我。"), "fluent, but no greeting"
     assert not fitting("farewell", "再见，祝您"), "breaks off"
     assert not fitting("ability", "ChatGGLM 可以回答问题，如果您需求谁 the 110 完成。"), "strays"
-    assert fitting("identity", "我是 ChatGGLM，一个 AI 助手。")
+    assert not fitting("thanks", "不客气the好。"), "strays, without a space"
+    assert fitting("identity", "我是ChatGGLM，一个 AI 助手。")
     assert not fitting("assent", "好的，您慢慢慢慢说。")
     assert not fitting("assent", "好的，有什么？")
     assert not fitting("identity", "我是 ChatGGLM，可以回答各种问题。"), "promises too much"

@@ -69,6 +69,8 @@ def test_the_text_beneath_the_question_is_the_answer(question: str, wanted: str)
         "修改密码要多久",
         "考勤怎么办理",  # a heading with no text of its own
         "附件一怎么填",
+        "年假不可以拆开休吗",  # the opposite
+        "经理的经理每天的住宿标准是多少",  # more than the line says
         "怎么",
         "？",
     ],
