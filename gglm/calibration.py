@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gglm import metrics
+from gglm import metrics, verdict
 from gglm.errors import DataError
 from gglm.evaluation import BATCH, Item, Progress
 from gglm.evaluation_refusal import nearest_passages
@@ -17,6 +17,9 @@ from gglm.weights import Answerability, ReaderSettings
 
 if TYPE_CHECKING:
     from gglm.engine import Engine, Evidence
+
+RIGHT, FEWEST = 0.85, 20
+"""Share of the told yes and no that must be right, and how many of them that must be seen for."""
 
 
 def calibrate(
@@ -31,7 +34,7 @@ def calibrate(
     Questions are read over their own passage, then over it and its ``others`` nearest of the same file
     (TF-IDF), as a search would find them; each gets a logistic regression and a threshold of its own. The
     threshold is the strictest that refuses at most ``max_false_refusals`` of the answerable questions of
-    *each* file.
+    *each* file. Yes and no are told where, of the surest of the yes/no questions, `RIGHT` are told rightly.
 
     Raises:
         DataError: the files hold no answerable or no unanswerable questions.
@@ -50,11 +53,22 @@ def calibrate(
         alone=_fit(alone, labels, group, max_false_refusals),
         relevance_temperature=float(1 / max(relevance[0], 1e-3)),
         relevance_bias=float(relevance[1]),
+        verdict=_sure(alone, [i for items in files for i in items]),
     )
     if others:
         several = _evidence(engine, asked, [o + b for o, b in zip(own, beside, strict=True)], advance)
         settings = replace(settings, several=_fit(several, labels, group, max_false_refusals))
     return settings
+
+
+def _sure(found: Sequence[Evidence], items: Sequence[Item]) -> float:
+    """The least probability from which on yes and no are right often enough; 1 where they never are."""
+    golds = [verdict.said(i.golds[0]) if i.type == "yesno" and i.golds else None for i in items]
+    pairs = [(e.verdict, gold) for e, gold in zip(found, golds, strict=True) if gold is not None]
+    said = sorted(((1 / (1 + np.exp(-abs(x))), (x >= 0) == gold) for x, gold in pairs), reverse=True)
+    right = np.cumsum([r for _, r in said]) / np.arange(1, len(said) + 1)
+    enough = [n for n in range(FEWEST, len(said) + 1) if right[n - 1] >= RIGHT]
+    return float(said[enough[-1] - 1][0]) - 1e-6 if enough else 1.0
 
 
 def _evidence(

@@ -201,6 +201,11 @@ def _reading(r: dict[str, Any]) -> Iterator[str]:
             f"  evidence F1 {shown['f1']:.2f} {_between(shown['f1_interval'])}, with the answer's {shown['joint']:.2f} "
             f"({shown['count']}; sentence most like the question: {shown['nearest_sentence_f1']:.2f})"
         )
+    if v := r.get("verdict"):
+        yield (
+            f"  yes or no: {100 * v['accuracy']:.1f} % right of {v['count']}; told for {100 * v['told']:.1f} %"
+            + (f", {100 * v['accuracy_told']:.1f} % of these right" if "accuracy_told" in v else "")
+        )
     yield from _refused(r["refusal"])
 
 

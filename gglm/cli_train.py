@@ -38,7 +38,8 @@ _SOURCE = typer.Option(
 )
 Sources = Annotated[list[str] | None, _SOURCE]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the encoder first (for GPUs; slower on CPUs).")]
+_COMPILE = "Compile the encoder's layers first (40 s; needs a C++ compiler)."
+Compile = Annotated[bool, typer.Option("--compile", help=_COMPILE)]
 
 
 def register(group: typer.Typer) -> None:

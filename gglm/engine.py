@@ -46,6 +46,8 @@ class Evidence:
     """Logit of each source; −inf where it has no text."""
     candidates: tuple[SpanCandidate, ...]
     """The decoded ones or, where the question asks for a figure, the one that holds it and others of its form."""
+    verdict: float = 0.0
+    """Logit of yes (for yes/no questions) by the source that the best span lies in."""
     belief: float = 1.0
     """What p_answerable is multiplied with: `MISFIT`, or 1."""
 
@@ -130,11 +132,11 @@ class Engine:
         parts: dict[tuple[int, int], list[Part]] = {}
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i][1].encoded.tokens))
         for batch in _batches(order, [len(w.encoded.tokens) for _, w in jobs]):
-            start, end, relevance = self._score([jobs[i][1] for i in batch])
+            start, end, *judged = self._score([jobs[i][1] for i in batch])
             for row, i in enumerate(batch):
                 number, window = jobs[i]
                 here = slice(window.encoded.base, window.encoded.base + window.count)
-                scores = (start[row, here], end[row, here], start[row, 0], end[row, 0], relevance[row])
+                scores = (start[row, here], end[row, here], start[row, 0], end[row, 0], *(j[row] for j in judged))
                 parts.setdefault((number, window.index), []).append(Part(window, *scores))
         found = []
         for number, sources in enumerate(tokenized):
@@ -145,15 +147,18 @@ class Engine:
             decoded = decode(sources, spans, self.settings.max_answer_tokens)
             candidates, belief = _fitted(questions[number][0], questions[number][1], decoded.candidates)
             relevant = tuple(s.relevance if s else -np.inf for s in spans)
-            found.append(Evidence(decoded, relevant, candidates, belief))
+            source = spans[decoded.candidates[0].span.source] if decoded.candidates else None
+            verdict = source.verdict if source else 0.0
+            found.append(Evidence(decoded, relevant, candidates, verdict, belief))
         return found
 
     @torch.inference_mode()
-    def _score(self, batch: Sequence[Window]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Start and end logits (B, L) and relevance logits (B,)."""
+    def _score(self, batch: Sequence[Window]) -> tuple[np.ndarray, ...]:
+        """Start and end logits (B, L), relevance and verdict logits (B,)."""
         hidden, _, passage = self._encode(batch)
         start, end = self.model.span_logits(hidden, passage)
-        return start.numpy(), end.numpy(), self.model.relevance_logits(hidden).numpy()
+        judged = self.model.relevance_logits(hidden), self.model.verdict_logits(hidden)
+        return start.numpy(), end.numpy(), *(logits.numpy() for logits in judged)
 
     def _encode(self, batch: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:
         """hidden (B, L, D), tokens (B, L), passage mask (B, L)."""
@@ -183,6 +188,8 @@ class Engine:
             confidence=p * evidence.decoded.certainty,
             relevance=tuple(self._relevance(logit) for logit in evidence.relevance),
             candidates=candidates,
+            p_yes=(p_yes := _sigmoid(evidence.verdict)),
+            verdict=p_yes >= 0.5 if max(p_yes, 1 - p_yes) >= self.settings.verdict else None,
         )
 
     # Writing

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gglm import metrics
+from gglm import metrics, verdict
 from gglm.errors import DataError
 from gglm.evaluation_baselines import nearest_sentence, stripped_sentences
 from gglm.types import Reading, Source
@@ -157,6 +157,8 @@ def evaluate(engine: Engine, items: Sequence[Item], advance: Progress = lambda _
     for kind in sorted({i.type for i, _ in asked}):
         part = [(i, r) for i, r in asked if i.type == kind]
         report["by_type"][kind] = metrics.em_f1([r.answer for _, r in part], [i.golds for i, _ in part])
+    if judged := [(r, v) for i, r in asked if i.type == "yesno" and (v := verdict.said(i.golds[0])) is not None]:
+        report["verdict"] = verdict_scores([(r.p_yes, v) for r, v in judged], engine.settings.verdict)
     if asked:
         nearest = [nearest_sentence(i.question, i.context) for i, _ in asked]
         report["nearest_sentence"] = metrics.em_f1(nearest, [i.golds for i, _ in asked])
@@ -197,6 +199,19 @@ def evidence_of(reading: Reading, context: str) -> str:
     spans = reading.spans or tuple(c.span for c in reading.candidates[:1])
     found = [(a, b) for a, b in stripped_sentences(context) if any(s.start < b and a < s.end for s in spans)]
     return "".join(context[a:b] for a, b in found)
+
+
+def verdict_scores(judged: Sequence[tuple[float, bool]], sure: float) -> dict[str, Any]:
+    """Yes/no questions (p_yes, gold): how often p_yes is on the right side, how often ``sure`` enough."""
+    right = np.array([(p >= 0.5) == gold for p, gold in judged])
+    told = np.array([max(p, 1 - p) >= sure for p, _ in judged])
+    out: dict[str, Any] = {"count": len(right), "accuracy": float(right.mean()), "told": float(told.mean())}
+    if told.any():
+        out["accuracy_told"] = float(right[told].mean())
+    yes, no = ([p for p, gold in judged if gold is wanted] for wanted in (True, False))
+    if yes and no:
+        out["auroc"] = metrics.auroc(yes, no)
+    return out
 
 
 def refusal_scores(yes: Sequence[float], no: Sequence[float], threshold: float) -> dict[str, Any]:

@@ -506,6 +506,12 @@ class Batch:
     extra: dict[str, Tensor] = field(default_factory=dict)
 
 
+def _without_verdict(model: ChatGGLM, state: dict[str, Tensor], *_: object) -> None:
+    """Weights from before the verdict head: one that knows nothing."""
+    state.setdefault("verdict_head.weight", torch.zeros(1, model.config.d_model))
+    state.setdefault("verdict_head.bias", torch.zeros(1))
+
+
 class ChatGGLM(nn.Module):
     """Encoder, decoder and heads.
 
@@ -520,6 +526,8 @@ class ChatGGLM(nn.Module):
         self.decoder = Decoder(config)
         self.span_head = SpanHead(config)
         self.relevance_head = nn.Linear(config.d_model, 1)
+        self.verdict_head = nn.Linear(config.d_model, 1)
+        self.register_load_state_dict_pre_hook(_without_verdict)
         self.masked_head = Linear(config.d_model, config.d_model)
         self.output_bias = nn.Parameter(torch.zeros(config.vocab_size))
         """Starts at the unigram log-probabilities."""
@@ -539,8 +547,9 @@ class ChatGGLM(nn.Module):
                 module.down.weight.zero_()
         self.encoder.embedding.segment.weight.mul_(0.3)
         self.encoder.embedding.match.weight.mul_(0.3)
-        self.relevance_head.weight.zero_()
-        self.relevance_head.bias.zero_()
+        for head in (self.relevance_head, self.verdict_head):
+            head.weight.zero_()
+            head.bias.zero_()
         self.decoder.gate.weight.zero_()
         self.decoder.gate.bias.zero_()
 
@@ -570,6 +579,10 @@ class ChatGGLM(nn.Module):
     def relevance_logits(self, hidden: Tensor) -> Tensor:
         """Does the passage answer the question? float32 (B,)."""
         return self.relevance_head(hidden[:, 0].float()).squeeze(-1)
+
+    def verdict_logits(self, hidden: Tensor) -> Tensor:
+        """Does the passage answer a yes/no question with yes? float32 (B,), from the question's slot."""
+        return self.verdict_head(hidden[:, 1].float()).squeeze(-1)
 
     def masked_logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits for chosen positions, hidden (N, D) → float32 (N, V)."""

@@ -85,7 +85,7 @@ def cut(length: int, room: int, overlap: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the model said about one window: logits of its passage (count,) and of the null, relevance."""
+    """What the model said about one window: logits of its passage (count,) and of the null, relevance, verdict."""
 
     window: Window
     start: Floats
@@ -93,11 +93,12 @@ class Part:
     null_start: float
     null_end: float
     relevance: float
+    verdict: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """One source's start and end logits over the null's, float32 (n,) each, and its relevance logit.
+    """One source's start and end logits over the null's, float32 (n,) each, its relevance and its verdict logit.
 
     Each window is trained to weigh its spans against its own null, so logits over that null are what
     compares across windows and sources; the one null of the shared norm then stands at 0.
@@ -106,6 +107,7 @@ class Spans:
     start: Floats
     end: Floats
     relevance: float
+    verdict: float = 0.0
 
 
 def merge(length: int, parts: Sequence[Part], weight: float = 1.0) -> Spans:
@@ -130,7 +132,8 @@ def merge(length: int, parts: Sequence[Part], weight: float = 1.0) -> Spans:
         context[here][better] = seen[better]
         start[here][better] = part.start[better] - part.null_start + weight * part.relevance
         end[here][better] = part.end[better] - part.null_end
-    return Spans(start, end, max(p.relevance for p in parts))
+    best = max(parts, key=lambda p: p.relevance)
+    return Spans(start, end, best.relevance, best.verdict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,8 @@ class Reading:
     ``answer`` is always the best answer, also where ``answerable`` is False. It equals the
     joined ``pieces``; a copied piece equals the source's own characters, byte for byte.
     ``p_answerable``, ``confidence`` and each of ``relevance`` (one a source) lie in 0…1.
-    ``candidates`` holds further spans, best first, the chosen one included.
+    ``candidates`` holds further spans, best first, the chosen one included. ``p_yes`` (0…1) is for yes/no
+    questions: how likely the source of the answer says yes; ``verdict`` the same where it is sure enough.
     """
 
     answer: str
@@ -72,6 +73,8 @@ class Reading:
     confidence: float
     relevance: tuple[float, ...]
     candidates: tuple[SpanCandidate, ...] = ()
+    p_yes: float = 0.5
+    verdict: bool | None = None
 
     @property
     def spans(self) -> tuple[SourceSpan, ...]:

@@ -58,6 +58,8 @@ class ReaderSettings:
     """For several: the best of many spans scores high even where none answers."""
     source_weight: float = 1.0
     """What a window's relevance logit adds to its spans' logits, where they compete with other windows'."""
+    verdict: float = 1.0
+    """How sure (0.5…1) yes or no must be to be said; 1: never."""
     relevance_temperature: float = 1.0
     relevance_bias: float = 0.0
     max_answer_tokens: int = 160

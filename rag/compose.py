@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rag.cite import Evidence
 from rag.text import key, sentence_around, terms
 from rag.types import Citation, Passage, ReaderOutput, Span
-from rag.verdict import verdict
+from rag.verdict import asks_yes_no, verdict, words
 
 NOT_FOUND = "资料中没有找到这个问题的答案。"
 NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
@@ -65,7 +65,7 @@ def draft(question: str, output: ReaderOutput, passages: Sequence[Passage], text
             return _joined([(passage, item, output.confidence) for item in items])
         if parts := _table_parts(passage, source, texts.get(passage.version_id, "")):
             return _joined([(passage, part, output.confidence) for part in parts])
-        if said := _said_yes_or_no(question, passage, source, output.confidence):
+        if said := _yes_or_no(question, passage, source, output):
             return said
     return Draft(
         output.text,
@@ -246,18 +246,20 @@ def _lines(text: str) -> list[Span]:
     return spans
 
 
-def _said_yes_or_no(question: str, passage: Passage, source: Span, score: float) -> Draft | None:
-    """«可以：…», the word by rule, the sentence quoted; None where the sentence does not say it."""
+def _yes_or_no(question: str, passage: Passage, source: Span, output: ReaderOutput) -> Draft | None:
+    """«可以：…», the sentence quoted that says it or, where the reader is sure, what it found; else None."""
     if source.end > len(passage.text):  # a claim that will not verify
         return None
     around = sentence_around(passage.text, source.start, source.end)
-    sentence = passage.text[around.start : around.end]
-    found = verdict(question, sentence)
-    if found is None:
+    if found := verdict(question, passage.text[around.start : around.end]):
+        word, quoted = found.word, around
+    elif output.verdict is not None and asks_yes_no(question):
+        word, quoted = words(question)[not output.verdict], source
+    else:
         return None
-    lead = f"{found.word}："
-    claim = Evidence(passage, around, Span(len(lead), len(lead) + len(sentence)), score)
-    return Draft(lead + sentence, (claim,), generated=(Span(0, len(lead)),))
+    lead, quote = f"{word}：", passage.text[quoted.start : quoted.end]
+    claim = Evidence(passage, quoted, Span(len(lead), len(lead) + len(quote)), output.confidence)
+    return Draft(lead + quote, (claim,), generated=(Span(0, len(lead)),))
 
 
 def _whole_list(question: str, passage: Passage, source: Span) -> list[Span] | None:

@@ -96,7 +96,8 @@ class ReaderOutput:
 
     ``spans`` are (passage index, Span into that passage's text, Span into ``text``) of the copied
     stretches; ``alternatives`` are further answers as (score, passage index, Span into the passage),
-    the score being the likelihood relative to the answer given: 1 = just as likely.
+    the score being the likelihood relative to the answer given: 1 = just as likely. ``verdict`` is what the
+    source says to a yes/no question, None where the reader is not sure or cannot tell.
     """
 
     text: str
@@ -107,6 +108,7 @@ class ReaderOutput:
     spans: tuple[tuple[int, Span, Span], ...] = ()
     alternatives: tuple[tuple[float, int, Span], ...] = ()
     kind: Kind = "copied"
+    verdict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

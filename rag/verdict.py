@@ -1,8 +1,9 @@
-"""是 or 否 to a yes/no question, where the sentence that was found says it literally.
+"""是 or 否 to a yes/no question.
 
 A copied span can answer «可以抽烟吗» only with the sentence that forbids it. Where that sentence's own
 clause says 不得, 可以, 无需, 必须 … of what the question asks, the word of the answer follows from it by
-rule; where it does not, nothing is concluded. The word is generated, the sentence cited.
+rule (`verdict`). Where it does not, the reader may be sure of yes or no; then the word is the one that the
+question itself offers (`words`). The word is generated, the sentence cited.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from rag.text import key, terms
 
 _YES_NO = re.compile(
-    r"[吗么嘛][?？!！。~～]*$|能不能|可不可以|是不是|是否|有没有|要不要|会不会|需不需要|用不用|行不行|能否|可否|应不应|该不该"
+    r"(?:[吗么嘛]|了没有?)[?？!！。~～]*$|能不能|可不可以|是不是|是否|有没有|要不要|会不会|需不需要|用不用|行不行|能否|可否|应不应|该不该"
 )
 _WH = re.compile(r"什么(?!时候都)|怎么|怎样|如何|为什么|哪|谁|多少|几(?!乎)|多久")
 _CHOICE = re.compile(r"([能要行会可是有需用应该])(?:不|没)\1")
@@ -48,6 +49,20 @@ MIN_SHARE = 0.5
 """Share of the question's content characters that the clause must name."""
 
 
+_OFFERED = re.compile(
+    r"可不可以|可以|能不能|能够|能否|能|可否|会不会|会(?!议|员|计|费|长|场|展|籍)|需不需要|需要|用不用|要不要|要(?!求|是|么|点)|"
+    r"有没有|有(?!效|关|限|没)|是不是|是否|是|算不算|算|行不行|行吗|对不对|对吗|允许"
+)
+_PAIRS = {
+    "能": ("能", "不能"),
+    "会": ("会", "不会"),
+    "有": ("有", "没有"),
+    "允": ("允许", "不允许"),
+    **dict.fromkeys("可行", ("可以", "不可以")),
+    **dict.fromkeys("需用要", ("需要", "不需要")),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A word that answers, and which code points of the sentence say it."""
@@ -60,6 +75,12 @@ class Verdict:
 def asks_yes_no(question: str) -> bool:
     """Whether a question wants 是 or 否."""
     return bool(_YES_NO.search(question.strip())) and not _WH.search(question)
+
+
+def words(question: str) -> tuple[str, str]:
+    """Yes and no as the question asks for them: 能 and 不能, 需要 and 不需要 …, else 是 and 不是."""
+    offered = [m for clause in _CLAUSE.split(question) if (m := _OFFERED.search(clause))]
+    return _PAIRS.get(offered[-1][0][0], ("是", "不是")) if offered else ("是", "不是")
 
 
 def verdict(question: str, sentence: str) -> Verdict | None:

@@ -21,7 +21,7 @@ class TrainBatch:
 
     tokens, segments, matches int64 (B, L); allowed bool (B, L); slots int64 (B, M), asked bool
     (B, M); starts, ends bool (B, M, L): right positions; masked int64 (N, 2) row and position, labels
-    int64 (N,); relevant float32 (B,), −1 = not asked; targets int64 (B, T) [BOS] … [EOS] or (B, 0);
+    int64 (N,); relevant, verdict float32 (B,), −1 = not asked; targets int64 (B, T) [BOS] … [EOS] or (B, 0);
     copyable bool (B, L); group int64 (B,): rows of one number are passages of one question.
     """
 
@@ -36,6 +36,7 @@ class TrainBatch:
     masked: Tensor
     labels: Tensor
     relevant: Tensor
+    verdict: Tensor
     targets: Tensor
     copyable: Tensor
     group: Tensor
@@ -71,7 +72,8 @@ def collate(examples: Sequence[Example]) -> TrainBatch:
     return TrainBatch(
         t(tokens), t(segments), t(matches), t(allowed), t(slot), t(asked), t(starts), t(ends), t(masked),
         t(np.concatenate([e.labels for e in examples])),
-        torch.tensor([e.relevant for e in examples], dtype=torch.float32), t(targets), t(copyable),
+        torch.tensor([e.relevant for e in examples], dtype=torch.float32),
+        torch.tensor([e.verdict for e in examples], dtype=torch.float32), t(targets), t(copyable),
         t(np.cumsum([not e.same_question for e in examples]) - 1),
     )  # fmt: skip
 
@@ -84,7 +86,7 @@ def losses(
     ``hidden`` (B, L, D): encoder states, where they are there already.
 
     span: −log of the probability mass on right starts and ends (halved sum); masked: cross-entropy of
-    masked tokens; relevance: binary cross-entropy; write: cross-entropy of the decoder's tokens.
+    masked tokens; relevance, verdict: binary cross-entropy; write: cross-entropy of the decoder's tokens.
     ``hit`` counts slots (questions) whose best start and end are both right.
     """
     if hidden is None:
@@ -112,6 +114,10 @@ def losses(
     if judged.any():
         loss = F.binary_cross_entropy_with_logits(relevance[judged], batch.relevant[judged], reduction="sum")
         out["relevance"] = torch.stack([loss, judged.sum().float()])
+    if (asked := batch.verdict >= 0).any():
+        logits = model.verdict_logits(hidden[asked])
+        loss = F.binary_cross_entropy_with_logits(logits, batch.verdict[asked], reduction="sum")
+        out["verdict"] = torch.stack([loss, asked.sum().float()])
     if batch.targets.shape[1]:
         out["write"] = _write_loss(model, batch, hidden, teacher_forcing_ratio)
     return out

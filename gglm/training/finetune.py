@@ -204,7 +204,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         model,
         make_optimizers(model, settings.lr, settings.muon_lr, muon=not settings.lora),
         make_stream(settings, tokenizer),
-        {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.3, "rdrop": settings.rdrop},
+        {"span": 1.0, "masked": 0.4, "relevance": 0.3, "verdict": 0.3, "write": 0.3, "rdrop": settings.rdrop},
         settings.run,
         (lambda model: {k: v for look in looks for k, v in look(model).items()}) if looks else None,
         {"data": data_hashes(files), "finetune": {k: str(v) for k, v in vars(settings).items()}},

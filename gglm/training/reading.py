@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gglm import verdict
 from gglm.tasks import MAX_QUESTION, MAX_TITLE, Array, Mask, layout
 from gglm.tokenizer import EOS, Tokenizer
 from gglm.training.corpus import read_jsonl
@@ -30,6 +31,8 @@ class Question:
     """Number of the passage among the distinct ones, to keep it out of its own distractors."""
     answer: Array
     """What the decoder has to write, without [EOS]; empty: nothing."""
+    verdict: float = -1.0
+    """1: yes, 0: no, −1: no such question."""
 
 
 def answer_span(row: dict[str, Any]) -> tuple[int, int] | None:
@@ -46,6 +49,14 @@ def answer_span(row: dict[str, Any]) -> tuple[int, int] | None:
     evidence = row.get("evidence") or ""
     start = row["context"].find(evidence) if evidence else -1
     return (start, start + len(evidence)) if start >= 0 else None
+
+
+def verdict_of(row: dict[str, Any]) -> float:
+    """1 where the answer to a yes/no question begins with a yes, 0 with a no, −1 for anything else."""
+    if row.get("type") != "yesno" or not row.get("answers"):
+        return -1.0
+    said = verdict.said(row["answers"][0]["text"])
+    return -1.0 if said is None else float(said)
 
 
 def load_questions(files: Sequence[Path], tokenizer: Tokenizer) -> tuple[list[Question], list[str]]:
@@ -79,7 +90,7 @@ def load_questions(files: Sequence[Path], tokenizer: Tokenizer) -> tuple[list[Qu
             question, title, target = (
                 tokenizer.encode(text).astype(np.int64) for text in (row["question"], row.get("title") or "", answer)
             )
-            out.append(Question(question, title, ids, where, number, target))
+            out.append(Question(question, title, ids, where, number, target, verdict_of(row)))
     return out, list(numbers)
 
 
@@ -172,6 +183,9 @@ class QuestionSampler:
         rows = [reading_example(q.question, title, passage, span, self.content) for passage, span in read]
         for row in rows[1:]:
             row.same_question = True
+        for row in rows:
+            if row.relevant > 0:
+                row.verdict = q.verdict
         if any(row.relevant > 0 for row in rows) and len(q.answer) and rng.random() < self.write:
             rows[0].target = np.append(q.answer[: MAX_TARGET - 1], EOS)
         return rows

@@ -47,6 +47,8 @@ class Example:
     labels: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     relevant: float = -1.0
     """1: the passage answers the question, 0: it does not, −1: not asked."""
+    verdict: float = -1.0
+    """1: it answers a yes/no question with yes, 0: with no, −1: not asked."""
     target: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     """What the decoder has to write, without [BOS]; empty: nothing."""
     copyable: Mask | None = None

@@ -55,6 +55,7 @@ class GGLMReader:
                 if not any(i == c.span.source and s.start < c.span.end and c.span.start < s.end for i, s, _ in spans)
             ),
             kind="copied",
+            verdict=reading.verdict,
         )
 
     def relevance(self, question: str, passages: Sequence[Passage]) -> list[float]:
