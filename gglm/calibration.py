@@ -65,10 +65,10 @@ def _sure(found: Sequence[Evidence], items: Sequence[Item]) -> float:
     """The least probability from which on yes and no are right often enough; 1 where they never are."""
     golds = [verdict.said(i.golds[0]) if i.type == "yesno" and i.golds else None for i in items]
     pairs = [(e.verdict, gold) for e, gold in zip(found, golds, strict=True) if gold is not None]
-    said = sorted(((1 / (1 + np.exp(-abs(x))), (x >= 0) == gold) for x, gold in pairs), reverse=True)
-    right = np.cumsum([r for _, r in said]) / np.arange(1, len(said) + 1)
-    enough = [n for n in range(FEWEST, len(said) + 1) if right[n - 1] >= RIGHT]
-    return float(said[enough[-1] - 1][0]) - 1e-6 if enough else 1.0
+    sure = np.array([1 / (1 + np.exp(-abs(logit))) for logit, _ in pairs])
+    right = np.array([(logit >= 0) == gold for logit, gold in pairs])
+    enough = [t for t in sure if (told := sure >= t).sum() >= FEWEST and right[told].mean() >= RIGHT]
+    return float(min(enough)) - 1e-6 if enough else 1.0
 
 
 def _evidence(

@@ -277,3 +277,25 @@ def test_one_sentence_that_says_both_is_quoted_whole() -> None:
     both = side_by_side(["紫藤", "牡丹"], drafts)
     assert both.text == "紫藤和牡丹分别在四月和五月开花。"
     assert both.generated == ()
+
+
+@pytest.mark.parametrize(("says", "lead"), [(True, "能："), (False, "不能："), (None, "")])
+def test_yes_or_no_where_the_reader_is_sure(says: bool | None, lead: str) -> None:
+    shown = [passage("充值卡满一年未用的，余额转入公共账户。转入后凭身份证办理。")]
+    quote = "余额转入公共账户"
+    result = draft("充值卡放了两年还能用吗？", read(shown, quote, verdict=says), shown, stored(shown))
+    assert result.text == lead + quote
+    assert result.generated == ((Span(0, len(lead)),) if lead else ())
+    (citation,) = cite(result.text, "copied", result.claims, stored(shown))
+    assert (citation.quote, citation.answer_start) == (quote, len(lead))
+
+
+def test_what_the_sentence_says_literally_goes_before_the_reader() -> None:
+    shown = [passage("阅览室内不得吃东西。")]
+    said = draft("阅览室里可以吃东西吗？", read(shown, "不得吃东西", verdict=True), shown, stored(shown))
+    assert said.text == "不可以：阅览室内不得吃东西。"
+
+
+def test_no_verdict_on_other_questions() -> None:
+    shown = [passage("展厅九点开门。")]
+    assert draft("展厅几点开门？", read(shown, "九点", verdict=True), shown, stored(shown)).text == "九点"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rag.answer import Answerer
 from rag.parts import split_question
 from rag.retrieve import Retriever
-from rag.verdict import asks_yes_no, verdict
+from rag.verdict import asks_yes_no, verdict, words
 from tests.rag.world import SentenceReader, World
 
 
@@ -88,8 +88,25 @@ def test_nothing_is_concluded_in_doubt(question: str, sentence: str) -> None:
 
 
 def test_yes_no_questions_are_told_by_their_wording() -> None:
-    assert all(map(asks_yes_no, ["能退吗", "可不可以退？", "是否收费", "要不要带证件"]))
+    assert all(map(asks_yes_no, ["能退吗", "可不可以退？", "是否收费", "要不要带证件", "门修好了没有？"]))
     assert not any(map(asks_yes_no, ["怎么退", "多少钱", "哪里能退呢", ""]))
+
+
+@pytest.mark.parametrize(
+    ("question", "offered"),
+    [
+        ("半夜急用钱，能走快速通道吗？", ("能", "不能")),
+        ("这台要不要先充电？", ("需要", "不需要")),
+        ("明年的夜场已经定下来有吗？", ("有", "没有")),
+        ("湖水冬天会结冰吗", ("会", "不会")),
+        ("开会议室要收费吗", ("需要", "不需要")),
+        ("可不可以带狗", ("可以", "不可以")),
+        ("院长是本地人吗", ("是", "不是")),
+        ("门修好了没？", ("是", "不是")),
+    ],
+)
+def test_the_question_offers_its_own_words(question: str, offered: tuple[str, str]) -> None:
+    assert words(question) == offered
 
 
 def test_two_passages_answer_one_question(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def lift(vectors: FloatMatrix, width: int) -> FloatMatrix:
 
 
 def build(vectors: FloatMatrix, width: int = 256, layers: int = 2, inner: int = 768, seed: int = 0) -> BertModel:
-    """A `BertModel` that averages ``vectors`` (vocab, `static_dim`); its layers add nothing yet."""
+    """A `BertModel` that averages ``vectors`` (vocab, `static_dim`); its layers, if any, add nothing yet."""
     import torch
     from transformers import BertConfig, BertModel
 
@@ -79,8 +79,23 @@ def build(vectors: FloatMatrix, width: int = 256, layers: int = 2, inner: int = 
         for layer in model.encoder.layer:
             layer.attention.output.dense.weight.zero_()
             layer.output.dense.weight.zero_()
-        model.encoder.layer[-1].output.LayerNorm.weight[-FILLER:] = 0
+        last_norm(model).weight[-FILLER:] = 0
     return model
+
+
+def last_norm(bert: BertModel) -> torch.nn.LayerNorm:
+    """The layer norm whose gain blanks the filler: the last layer's or, where there is none, the embeddings'."""
+    layers = bert.encoder.layer
+    norm: torch.nn.LayerNorm = layers[-1].output.LayerNorm if len(layers) else bert.embeddings.LayerNorm
+    return norm
+
+
+def cut(bert: BertModel, layers: int) -> None:
+    """Keep the first ``layers`` layers only; the last norm stays the last."""
+    state = last_norm(bert).state_dict()
+    bert.encoder.layer = bert.encoder.layer[:layers]
+    bert.config.num_hidden_layers = layers
+    last_norm(bert).load_state_dict(state)
 
 
 def piece_vectors(bert: BertModel) -> FloatMatrix:

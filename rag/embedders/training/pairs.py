@@ -7,7 +7,7 @@ are its sentences' ids in a row, so any pair made of parts is put together from 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -261,10 +261,15 @@ PAIRS = (
 )
 
 
-def labelled_rows(data: Path, sets: Iterable[str] = QA) -> Iterator[tuple[str, str, int, bool]]:
-    """(question, passage, evidence offset or −1, is a real question) of everything that may be trained on."""
-    for name in sets:
-        for row in read_jsonl(data / f"qa/{name}.jsonl.zst"):
+def labelled_rows(data: Path, files: Sequence[Path] = ()) -> Iterator[tuple[str, str, int, bool]]:
+    """(question, passage, evidence offset or −1, is a real question) of everything that may be trained on.
+
+    ``files`` hold further questions in the form of the ``qa`` sets. A passage that does not answer is no pair.
+    """
+    for file in (*(data / f"qa/{name}.jsonl.zst" for name in QA), *files):
+        for row in read_jsonl(file):
+            if not row.get("answerable", True):
+                continue
             answers = row.get("answers") or [{}]
             start = int(answers[0].get("start", -1))
             if start < 0 and row.get("evidence"):
@@ -279,26 +284,46 @@ def labelled_rows(data: Path, sets: Iterable[str] = QA) -> Iterator[tuple[str, s
             yield row[query], row[passage][:1200], -1, False
 
 
-def read_labelled(data: Path, tokenizer: PreTrainedTokenizerFast) -> tuple[Labelled, Labelled]:
-    """Real questions, and titles and other short texts, each with their passages."""
-    return _labelled(data, tokenizer, True), _labelled(data, tokenizer, False)
+@dataclass
+class Texts:
+    """What `Labelled` holds, as text: ``passage[q]`` is question q's, ``start[q]`` its evidence's offset or −1."""
+
+    questions: list[str]
+    passages: list[str]
+    passage: list[int]
+    start: list[int]
 
 
-def _labelled(data: Path, tokenizer: PreTrainedTokenizerFast, real: bool) -> Labelled:
+def labelled_texts(data: Path, files: Sequence[Path], real: bool) -> Texts:
+    """Real questions, or titles and other short texts, each with their passages."""
     passages: dict[str, int] = {}
-    questions, passage, centre = list[str](), list[int](), list[int]()
-    for question, text, start, is_real in labelled_rows(data):
+    found = Texts([], [], [], [])
+    for question, text, start, is_real in labelled_rows(data, files):
         if is_real != real or len(question) < 3 or len(text) < 8:
             continue
-        questions.append(question)
-        passage.append(passages.setdefault(text, len(passages)))
-        before = len(tokenize(tokenizer, [text[:start]])[0]) if start >= 0 else -1
-        centre.append(before)
+        found.questions.append(question)
+        found.passage.append(passages.setdefault(text, len(passages)))
+        found.start.append(start)
+    found.passages = list(passages)
+    return found
+
+
+def read_labelled(
+    data: Path, tokenizer: PreTrainedTokenizerFast, files: Sequence[Path] = ()
+) -> tuple[Labelled, Labelled]:
+    """Real questions, and titles and other short texts, each with their passages."""
+    questions, titles = (_labelled(labelled_texts(data, files, real), tokenizer) for real in (True, False))
+    return questions, titles
+
+
+def _labelled(texts: Texts, tokenizer: PreTrainedTokenizerFast) -> Labelled:
+    begun = [texts.passages[p][: max(0, start)] for p, start in zip(texts.passage, texts.start, strict=True)]
+    before = map(len, tokenize(tokenizer, begun))
     return Labelled(
-        Ragged.of([i[:48] for i in tokenize(tokenizer, questions)]),
-        Ragged.of(tokenize(tokenizer, list(passages))),
-        np.array(passage),
-        np.array(centre),
+        Ragged.of([i[:48] for i in tokenize(tokenizer, texts.questions)]),
+        Ragged.of(tokenize(tokenizer, texts.passages)),
+        np.array(texts.passage),
+        np.array([n if start >= 0 else -1 for n, start in zip(before, texts.start, strict=True)]),
     )
 
 
