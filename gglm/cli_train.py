@@ -3,6 +3,7 @@
 train tokenizer  TEXTS -o tokenizer.model
 train shards     TEXTS --tokenizer tokenizer.model -o shards/
 train vectors    shards/ --tokenizer tokenizer.model -o vectors.npz
+train questions  WRITTEN.md … -o questions.jsonl
 train pretrain   shards/ --tokenizer … --vectors … -o runs/base --minutes 60
 train finetune   QA.jsonl … --tokenizer … --init runs/base/checkpoint.pt -o runs/reader --minutes 60
 train write      --source dialogue=chat.jsonl … --init runs/reader/checkpoint.pt -o runs/writer --minutes 30
@@ -44,7 +45,7 @@ Compile = Annotated[bool, typer.Option("--compile", help=_COMPILE)]
 
 def register(group: typer.Typer) -> None:
     """Add the commands to the `train` group."""
-    for command in (tokenizer, shards, vectors, pretrain, finetune, write, export, calibrate, plot):
+    for command in (tokenizer, shards, vectors, questions, pretrain, finetune, write, export, calibrate, plot):
         group.command()(command)
 
 
@@ -172,6 +173,37 @@ def vectors(
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(out, tokens=made["tokens"], bigrams=made["bigrams"], keys=made["keys"], counts=made["counts"])
     err_console.print(f"{out}: {len(made['tokens'])} tokens and {len(made['bigrams'])} bigrams")
+
+
+@friendly_errors
+def questions(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Documents with their questions, or folders.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .jsonl file to write.")],
+) -> None:
+    """Documents with questions written beneath them to rows for `train finetune` (format: docs/finetuning.md)."""
+    import json
+
+    from gglm.training.written import Problem, parse
+
+    found = [p for f in files for p in (sorted(f.rglob("*.md")) if f.is_dir() else [f])]
+    rows: list[dict[str, Any]] = []
+    problems = 0
+    for path in found:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from None
+        for row in parse(text):
+            if isinstance(row, Problem):
+                problems += 1
+                err_console.print(f"{path}: {row}", style="yellow", markup=False)
+            else:
+                rows.append({"id": f"{path.stem}-{len(rows)}", **row})
+    if not rows:
+        raise DataError("no questions found: «# title», the text, a line «---», then questions that begin with «? »")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    err_console.print(f"{out}: {len(rows)} questions" + (f", {problems} left out" if problems else ""))
 
 
 @friendly_errors

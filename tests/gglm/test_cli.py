@@ -270,6 +270,24 @@ def test_bench_prints_what_it_measured(call: Any) -> None:
     assert "tokens/s" in call("bench", "--int8").stdout
 
 
+def test_written_questions_become_rows(call: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    text = "# 手册\n保修十八个月。\n---\n? 保修多久\n= 十八个月\n? 在哪里修\nx\n? 多重\n= 三公斤\n"
+    (tmp_path / "in/a.md").write_text(text, encoding="utf-8")
+    out = tmp_path / "new/q.jsonl"
+    result = call("train", "questions", tmp_path / "in", "-o", out)
+    assert result.exit_code == 0, result.output
+    assert [r["type"] for r in lines(out)] == ["span", "unanswerable"]
+    assert "多重: not in the text: 三公斤" in result.stderr
+    assert "2 questions, 1 left out" in result.stderr
+    (tmp_path / "empty.md").write_text("nothing", encoding="utf-8")
+    for bad in (tmp_path / "empty.md", tmp_path / "missing.md"):
+        refused = call("train", "questions", bad, "-o", out)
+        assert refused.exit_code == 1
+        assert "Traceback" not in refused.output
+    assert len(lines(out)) == 2
+
+
 def test_train_commands_refuse_what_cannot_work(call: Any, tmp_path: Path) -> None:
     assert call("train", "export", tmp_path, "--tokenizer", "x", "-o", tmp_path / "w", "--name", "n").exit_code == 1
     assert call("train", "tokenizer", tmp_path, "-o", tmp_path / "t.model").exit_code == 1
