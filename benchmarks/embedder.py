@@ -56,6 +56,24 @@ class Ours:
         return len(self.model.tokenizer(text)["input_ids"])
 
 
+class Plain:
+    """A folder as ChatGGLM itself runs it, without sentence-transformers."""
+
+    def __init__(self, folder: Path) -> None:
+        from rag.embedders.bert import BertEmbedder
+
+        self.name = f"{folder.name}, as ChatGGLM runs it"
+        self.model = BertEmbedder(folder, folder.name)
+        self.passages = self.model.encode_passages
+        self.queries = self.model.encode_queries
+
+    def tokens(self, text: str) -> int:
+        from tokenizers import Tokenizer
+
+        tokenizer: Tokenizer = self.model._tokenizer
+        return len(tokenizer.encode(text).ids)
+
+
 class Averaged:
     """The static model inside: a model's piece vectors, averaged; its layers are left out."""
 
@@ -138,7 +156,7 @@ def chunks(data: Path | None, count: int, size: int = 300) -> list[str]:
     return [text[i * size : (i + 1) * size] for i in range(count)]
 
 
-def speed(models: Sequence[Ours | E5 | E5Shape], texts: list[str], repeats: int) -> None:
+def speed(models: Sequence[Ours | Plain | E5 | E5Shape], texts: list[str], repeats: int) -> None:
     rates: dict[str, list[float]] = {model.name: [] for model in models}
     for model in models:
         model.passages(texts[:4])  # warm
@@ -254,6 +272,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with qa/*.jsonl.zst")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="our model's folder")
     parser.add_argument("--beside", type=Path, help="folder of other weights to score too, and their averaged vectors")
+    parser.add_argument("--plain", type=Path, nargs="+", help="only time these folders, as ChatGGLM runs them")
     parser.add_argument("--count", type=int, default=96, help="chunks per round")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quality", nargs="*", metavar="TASK", help="also score retrieval (all tasks, or those named)")
@@ -264,6 +283,9 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    if args.plain:
+        speed([Plain(folder) for folder in args.plain], chunks(args.data, args.count), args.repeats)
+        return
     ours = Ours(args.folder)
     e5 = None if args.no_e5 else E5()
     peers = [ours, *([e5, E5Shape(e5.tokens)] if e5 else [E5Shape(ours.tokens)])]

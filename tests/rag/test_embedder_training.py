@@ -7,10 +7,12 @@ import json
 
 import numpy as np
 import pytest
+import zstandard
 
-from rag.embedders.training import contrast, encoder, loss, static, train
+from rag.embedders.bert import BertEmbedder
+from rag.embedders.training import contrast, distil, encoder, loss, pairs, static, train
 from rag.embedders.training.packing import Packer, bm25_neighbours
-from rag.embedders.training.pairs import Corpus, Labelled, Ragged, Similar, chunks
+from rag.embedders.training.pairs import Corpus, Labelled, Ragged, Similar, Texts, chunks, labelled_texts
 from rag.embedders.training.scores import ranks, summary
 
 
@@ -204,6 +206,108 @@ def test_piece_vectors_are_lifted_and_taken_back(tmp_path, tokenizer):
     assert layer.weight.unique().tolist() == [0.25]
     layer.weight.data.zero_()
     np.testing.assert_allclose(encoder.encode(model, texts), own, atol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_a_model_cut_to_fewer_layers_is_still_one(tmp_path, tokenizer, layers):
+    vectors = np.random.default_rng(0).normal(size=(len(tokenizer), encoder.static_dim(64))).astype(np.float32)
+    model = encoder.assemble(encoder.build(vectors, 64, 2, 32), tokenizer, tmp_path / "two")
+    texts = [np.random.default_rng(2).integers(3, len(tokenizer), n).astype(np.uint16) for n in (3, 40, 7)]
+    whole = encoder.encode(model, texts)
+    encoder.cut(train.bert_of(model), layers)
+    np.testing.assert_allclose(encoder.encode(model, texts), whole, atol=1e-4)  # what was cut added nothing
+    encoder.export(model, tmp_path / "cut")
+    assert BertEmbedder.fits(tmp_path / "cut")
+    plain = BertEmbedder(tmp_path / "cut", "cut").encode_passages(["数据库在服务器", "密码"])
+    theirs = train.load(tmp_path / "cut").encode(["数据库在服务器", "密码"])
+    np.testing.assert_allclose(plain, theirs, atol=1e-5)
+    built = encoder.assemble(encoder.build(vectors, 64, layers, 32), tokenizer, tmp_path / "built")
+    np.testing.assert_allclose(encoder.encode(built, texts), whole, atol=1e-4)
+
+
+def lists_of(rows: Labelled, rng: np.random.Generator) -> distil.Lists:
+    """Every question with its passage and three others; the teacher prefers the one with the next number."""
+    count = len(rows.questions)
+    passages = np.array(
+        [[i, (i + 1) % count, *((i + rng.choice(np.arange(2, count), 2)) % count)] for i in range(count)]
+    )
+    texts = Texts([f"问{i}" for i in range(count)], [f"文{i}" for i in range(count)], list(range(count)), [-1] * count)
+
+    def teacher(questions, found):
+        assert all(len(row) == 4 for row in found)
+        return np.array(
+            [
+                [3.0 * (int(t[1:]) == (int(q[1:]) + 1) % count) for t in row]
+                for q, row in zip(questions, found, strict=True)
+            ]
+        )
+
+    return distil.teach(teacher, texts, np.arange(count), passages, part=7)
+
+
+def test_the_student_learns_the_order_of_its_teacher(tmp_path, tokenizer):
+    rng = np.random.default_rng(0)
+    passages = [rng.integers(3, len(tokenizer), 30).tolist() for _ in range(30)]
+    questions = [rng.integers(3, len(tokenizer), 8).tolist() for _ in range(30)]
+    rows = Labelled(ragged(*questions), ragged(*passages), np.arange(30), np.full(30, -1))
+    lists = lists_of(rows, rng)
+    lists.save(tmp_path / "lists.npz")
+    lists = distil.Lists.load(tmp_path / "lists.npz")
+    assert (lists.scores.argmax(1) == 1).all()
+    corpus = Corpus(ragged(*passages), ragged([4, 5]), np.arange(31), *np.zeros((2, 30), int))
+    similar = Similar(rows.questions, rows.passages, rows.passages, [np.array([(i + 1) % 30]) for i in range(30)])
+    start = rng.normal(size=(len(tokenizer), encoder.static_dim(64))).astype(np.float32)
+
+    def agreement(encode) -> float:
+        q, p = encode([rows.questions[i] for i in range(30)]), encode([rows.passages[i] for i in range(30)])
+        return float(((q[:, None] * p[lists.passages]).sum(2).argmax(1) == 1).mean())
+
+    def feed(thinned: float = 0.0):
+        return distil.feed(lists, rows, 10, 30, 1.0, thinned, np.random.default_rng(3))
+
+    batches = static.batches(corpus, rows, rows, similar, 24, rng)
+    trained = static.train_static(start, batches, steps=60, lists=feed(0.1), weight=3)
+    assert agreement(lambda t: static.average(trained, t)) > agreement(lambda t: static.average(start, t)) + 0.2
+
+    model = encoder.assemble(encoder.build(start, 64, 1, 32), tokenizer, tmp_path / "model")
+    table = train.bert_of(model).embeddings.word_embeddings.weight
+    before, kept = agreement(lambda t: encoder.encode(model, t, 30)), table.detach().clone()
+    distil.train_layers(model, feed(), 0, 1e-2, 3, 0.05, 30, str, steps=40)
+    assert agreement(lambda t: encoder.encode(model, t, 30)) > before + 0.2
+    assert (table == kept).all()
+
+
+def test_lists_hold_the_own_passage_first_and_stay_in_their_pool():
+    passages = ragged(*[[i, i, i + 1, 50, 51] for i in range(40)])
+    rows = Labelled(ragged(*[[i, 51] for i in range(40)]), passages, np.arange(40), np.full(40, -1))
+    near = bm25_neighbours(rows.questions, passages, 60, top=20)
+    for pool in (0, 12):
+        questions, chosen = distil.choose(rows, near, 30, 5, pool, np.random.default_rng(0))
+        assert len(questions) == len(chosen)
+        assert len(questions) == 30 or pool
+        assert (chosen[:, 0] == rows.passage[questions]).all()
+        assert all(len({*row}) == 5 for row in chosen.tolist())
+        assert not pool or len(np.unique(chosen)) <= 12 + 5
+
+
+def test_further_questions_are_read_but_not_the_unanswerable(tmp_path):
+    rows = [
+        {
+            "question": "几点开门？",
+            "context": "图书馆八点开门。",
+            "answerable": True,
+            "answers": [{"text": "八点", "start": 3}],
+        },
+        {"question": "几点关门？", "context": "图书馆八点开门。", "answerable": False, "answers": []},
+    ]
+    for name in [f"qa/{n}" for n in pairs.QA] + ["chat/authored_conversations"] + [name for name, *_ in pairs.PAIRS]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.jsonl.zst").write_bytes(zstandard.compress(b""))
+    more = tmp_path / "more.jsonl"
+    more.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    found = labelled_texts(tmp_path, [more], real=True)
+    assert found == Texts(["几点开门？"], ["图书馆八点开门。"], [0], [3])
+    assert not labelled_texts(tmp_path, [], real=True).questions
 
 
 def test_static_training_pulls_pairs_together():

@@ -23,6 +23,8 @@ from rag.embedders.training.pairs import Corpus, Ids, Labelled, Similar
 if TYPE_CHECKING:
     import torch
 
+    from rag.embedders.training.distil import ListBatch
+
 log = logging.getLogger(__name__)
 FloatMatrix = npt.NDArray[np.float32]
 THINNED = (0.15, 0.25)
@@ -108,9 +110,16 @@ def train_static(
     lr: float = 0.02,
     temperature: float = 0.05,
     report: Callable[[FloatMatrix], str] | None = None,
+    lists: Iterator[ListBatch] | None = None,
+    weight: float = 1.0,
 ) -> FloatMatrix:
-    """Contrastive training of averages; the rate falls to nothing over ``steps`` batches."""
+    """Contrastive training of averages; the rate falls to nothing over ``steps`` batches.
+
+    With ``lists`` the divergence from their teacher (see `distil`), times ``weight``, is added to each step's loss.
+    """
     import torch
+
+    from rag.embedders.training.distil import divergence
 
     table = torch.nn.EmbeddingBag.from_pretrained(torch.from_numpy(vectors.copy()), freeze=False, mode="mean")
     optimizer = torch.optim.Adam(table.parameters(), lr=lr, betas=(0.9, 0.98), fused=True)
@@ -130,6 +139,9 @@ def train_static(
         loss = contrast(
             averages(batch.queries), averages(batch.passages + batch.extra), keys, memory, temperature, dims
         )
+        if lists is not None:
+            part = next(lists)
+            loss = loss + weight * divergence(averages(part.queries), averages(part.passages), part.target, temperature)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,7 +1,8 @@
 """Train `gglm-embed-zh`, stage by stage: ``python -m rag.embedders.training.train STAGE --data … --work …``.
 
-Stages write into the work folder and read what earlier ones left there: ``tokenizer``, ``corpus``,
-``static``, ``encoder``, ``scores``, ``export``. One core is enough for all of them.
+Stages write into the work folder and read what earlier ones left there: ``tokenizer``, ``corpus`` (with
+``questions``, which can be made anew alone), ``static``, ``encoder``, ``scores``, ``export``; ``teach`` lets a
+teacher score lists of passages, which ``static --lists`` and ``distil`` learn from. One core is enough for all.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from rag.embedders.training import encoder, static
+from gglm.errors import DataError
+from rag.embedders.training import distil, encoder, static
+from rag.embedders.training.packing import bm25_neighbours
 from rag.embedders.training.pairs import (
     QA,
     Corpus,
     Ids,
     Labelled,
     Ragged,
+    labelled_texts,
     read_corpus,
     read_labelled,
     read_similar,
@@ -73,11 +77,16 @@ def load_labelled(path: Path) -> Labelled:
         return Labelled(Ragged(z["q"], z["qo"]), Ragged(z["p"], z["po"]), z["passage"], z["centre"])
 
 
+def make_questions(args: argparse.Namespace) -> None:
+    rows = read_labelled(args.data, load_tokenizer(args.work), args.questions)
+    for name, part in zip(("questions", "titles"), rows, strict=True):
+        save_labelled(part, args.work / f"{name}.npz")
+        log.info("%s: %d over %d passages", name, len(part.questions), len(part.passages))
+
+
 def make_corpus(args: argparse.Namespace) -> None:
+    make_questions(args)
     tokenizer = load_tokenizer(args.work)
-    for name, rows in zip(("questions", "titles"), read_labelled(args.data, tokenizer), strict=True):
-        save_labelled(rows, args.work / f"{name}.npz")
-        log.info("%s: %d over %d passages", name, len(rows.questions), len(rows.passages))
     corpus = read_corpus(args.data / "text", tokenizer, args.scale)
     corpus.save(args.work / "corpus.npz")
     log.info("corpus: %d chunks, %.1f M pieces", len(corpus), len(corpus.sentences.ids) / 1e6)
@@ -136,7 +145,12 @@ def make_static(args: argparse.Namespace) -> None:
     feed = static.batches(
         corpus, questions, titles, read_similar(args.data, tokenizer), args.batch, np.random.default_rng(args.seed)
     )
-    vectors = static.train_static(vectors, feed, args.steps or 1400, args.lr, args.temperature, report)
+    lists = list_feed(args, questions, thinned=static.THINNED[1], limit=400) if args.lists else None
+    began = time.process_time()
+    vectors = static.train_static(
+        vectors, feed, args.steps or 1400, args.lr, args.temperature, report, lists, args.weight
+    )
+    log.info("static: %.0f CPU seconds", time.process_time() - began)
     log.info("static, done: %s", report(vectors))
     np.save(args.work / args.vectors, vectors)
 
@@ -145,11 +159,7 @@ def make_encoder(args: argparse.Namespace) -> None:
     from rag.embedders.training.contrast import train_encoder
 
     tokenizer = load_tokenizer(args.work)
-    if args.start != "static":
-        model = begin(args)
-    else:
-        bert = encoder.build(np.load(args.work / args.vectors), args.width, args.layers, args.inner, args.seed)
-        model = encoder.assemble(bert, tokenizer, args.work / "start")
+    model = begin(args)
     exam = Exam(selection(args.data), tokenizer)
     corpus = Corpus.load(args.work / "corpus.npz")
     questions, titles = (load_labelled(args.work / f"{n}.npz") for n in ("questions", "titles"))
@@ -164,6 +174,48 @@ def make_encoder(args: argparse.Namespace) -> None:
     )
 
 
+def make_lists(args: argparse.Namespace) -> None:
+    """Lists of near passages with a teacher's scores: ``work/TEACHER.npz`` or ``--lists``."""
+    questions, rng = load_labelled(args.work / "questions.npz"), np.random.default_rng(args.seed)
+    near = bm25_neighbours(questions.questions, questions.passages, len(load_tokenizer(args.work)), top=args.near)
+    chosen = distil.choose(questions, near, args.count, args.size, args.pool, rng)
+    texts = labelled_texts(args.data, args.questions, real=True)
+    if len(texts.questions) != len(questions.questions):
+        raise DataError("questions.npz was made of other files: give the same --questions")
+    log.info("%d questions over %d passages", len(chosen[0]), len(np.unique(chosen[1])))
+    began = time.process_time()
+    lists = distil.teach(distil.TEACHERS[args.teacher](), texts, *chosen)
+    lists.save(args.lists or args.work / f"{args.teacher}.npz")
+    for temperature in (0.5, 1, 2):
+        value = distil.TEMPERATURES[args.teacher] * temperature
+        log.info("temperature %g: %s", value, lists.describe(value))
+    log.info("%s: %.0f CPU seconds", args.teacher, time.process_time() - began)
+
+
+def list_feed(args: argparse.Namespace, rows: Labelled, thinned: float, limit: int) -> Iterator[distil.ListBatch]:
+    temperature = args.teacher_temperature or distil.TEMPERATURES[args.teacher]
+    lists = distil.Lists.load(args.lists)
+    log.info(lists.describe(temperature))
+    return distil.feed(lists, rows, args.list_batch, limit, temperature, thinned, np.random.default_rng(args.seed + 1))
+
+
+def make_distilled(args: argparse.Namespace) -> None:
+    """Layers trained over frozen piece vectors; the model lands in ``work/run``."""
+    if not args.lists:
+        raise DataError("distil needs --lists")
+    model, exam = begin(args), Exam(selection(args.data), load_tokenizer(args.work))
+
+    def report() -> str:
+        return line(exam(lambda texts: encoder.encode(model, texts)))
+
+    log.info("begin: %s", report())
+    batches = list_feed(args, load_labelled(args.work / "questions.npz"), args.thin, args.crop)
+    distil.train_layers(
+        model, batches, args.minutes, args.lr, args.weight, args.temperature, args.crop, report, args.steps, args.seed
+    )
+    model.save(str(args.work / args.run), create_model_card=False)
+
+
 def load(folder: Path) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
@@ -171,8 +223,16 @@ def load(folder: Path) -> SentenceTransformer:
 
 
 def begin(args: argparse.Namespace) -> SentenceTransformer:
-    """The model of ``--start``, over other piece vectors where ``--graft`` says so."""
+    """``--vectors`` averaged, or the model of ``--start``, over these piece vectors where ``--graft`` says so.
+
+    A model of more than ``--layers`` layers loses the upper ones.
+    """
+    if args.start == "static":
+        bert = encoder.build(np.load(args.work / args.vectors), args.width, args.layers, args.inner, args.seed)
+        return encoder.assemble(bert, load_tokenizer(args.work), args.work / "start")
     model = load(Path(args.start))
+    if args.layers < len(bert_of(model).encoder.layer):
+        encoder.cut(bert_of(model), args.layers)
     if args.graft:
         encoder.graft(bert_of(model), np.load(args.work / args.vectors), args.graft)
     return model
@@ -199,6 +259,9 @@ def make_export(args: argparse.Namespace) -> None:
 STAGES = {
     "tokenizer": make_tokenizer,
     "corpus": make_corpus,
+    "questions": make_questions,
+    "teach": make_lists,
+    "distil": make_distilled,
     "static": make_static,
     "encoder": make_encoder,
     "scores": show_scores,
@@ -213,8 +276,9 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--work", type=Path, default=Path("runs/embedder"), help="folder for what the stages leave")
     out.add_argument("--vocab", type=int, default=16_000)
     out.add_argument("--width", type=int, default=256)
-    out.add_argument("--layers", type=int, default=2)
+    out.add_argument("--layers", type=int, default=2, help="upper ones of a model begun from are left out")
     out.add_argument("--inner", type=int, default=768)
+    out.add_argument("--questions", type=Path, nargs="*", default=[], help="corpus, teach: further files like qa/*")
     out.add_argument("--scale", type=float, default=0.5, help="corpus: share of each source's cap")
     out.add_argument("--minutes", type=float, default=8)
     out.add_argument("--steps", type=int, default=0, help="batches to train on (encoder: 0 = by minutes)")
@@ -226,7 +290,16 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--memory", type=int, default=1024, help="encoder: passages of earlier batches as negatives")
     out.add_argument("--ema", type=float, default=0.98, help="encoder: decay of the averaged weights")
     out.add_argument("--thin", type=float, default=0, help="encoder: mean share of a passage's pieces left out")
-    out.add_argument("--start", default="static", help="all but the first two stages: model folder to begin from")
+    out.add_argument("--start", default="static", help="model folder to begin from (static: from --vectors)")
+    out.add_argument("--teacher", choices=distil.TEACHERS, default="reader")
+    out.add_argument("--teacher-temperature", type=float, default=0, help="0: the teacher's own")
+    out.add_argument("--lists", type=Path, help="teach writes them here; static and distil learn from them")
+    out.add_argument("--count", type=int, default=2000, help="teach: questions")
+    out.add_argument("--size", type=int, default=7, help="teach: passages of a list")
+    out.add_argument("--near", type=int, default=24, help="teach: nearest passages looked at")
+    out.add_argument("--pool", type=int, default=0, help="teach: only this many passages (0: all)")
+    out.add_argument("--list-batch", type=int, default=48, help="lists of a step")
+    out.add_argument("--weight", type=float, default=1, help="of the divergence from the teacher")
     out.add_argument("--vectors", default="static.npy", help="static writes these piece vectors, encoder begins there")
     out.add_argument("--graft", type=float, default=0, help="put this share of --start's layers over --vectors")
     out.add_argument("--run", default="run", help="encoder: name of the folder for checkpoints")
