@@ -104,6 +104,12 @@ def test_crops_keep_the_evidence():
             assert centre in crop.tolist()
 
 
+def test_questions_of_much_asked_passages_can_be_drawn_less():
+    rows = Labelled(ragged(*[[1]] * 5), ragged([1], [2]), np.array([0, 0, 0, 0, 1]), np.full(5, -1))
+    assert rows.chances(0).tolist() == [0.2] * 5
+    assert rows.chances(1).tolist() == [0.125] * 4 + [0.5]
+
+
 def test_encoder_starts_as_the_static_model_exactly():
     import torch
 

@@ -67,21 +67,31 @@ def softmax(scores: FloatMatrix) -> FloatMatrix:
 
 
 def choose(
-    rows: Labelled, near: npt.NDArray[np.int32], count: int, size: int, pool: int, rng: np.random.Generator
+    rows: Labelled,
+    near: npt.NDArray[np.int32],
+    count: int,
+    size: int,
+    pool: int,
+    rng: np.random.Generator,
+    longest: int = 1 << 16,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """``count`` questions, each with its passage and the ``size`` − 1 nearest of at most ``pool`` passages (0: of all).
 
     A pool is made of whole neighbourhoods, so that its passages are near each other: what a teacher that
-    encodes passages one by one can afford.
+    encodes passages one by one can afford. Passages of more than ``longest`` pieces are left out.
     """
     order = rng.permutation(len(rows.questions))
-    kept = np.ones(len(rows.passages), bool)
+    short = np.diff(rows.passages.offsets) <= longest
+    kept = short.copy()
     if pool:
         kept[:] = False
         for question in order:
             if kept.sum() >= pool:
                 break
-            kept[[int(rows.passage[question]), *near[question, :size].tolist()]] = True
+            own = int(rows.passage[question])
+            if short[own]:
+                kept[[own, *near[question, :size].tolist()]] = True
+        kept &= short
     questions, passages = list[int](), list[list[int]]()
     for question in order.tolist():
         own = int(rows.passage[question])

@@ -238,6 +238,15 @@ class Labelled:
     passage: npt.NDArray[np.int64]
     centre: npt.NDArray[np.int64]
 
+    def chances(self, power: float) -> npt.NDArray[np.float64]:
+        """Of being drawn, for each question: its passage's number of questions to minus this power (sum 1).
+
+        0 draws questions alike, 1 passages alike, however many questions were written for one.
+        """
+        asked = np.bincount(self.passage, minlength=len(self.passages))
+        weight = asked[self.passage].astype(float) ** -power
+        return weight / weight.sum()
+
     def crop(self, question: int, size: int, rng: np.random.Generator) -> Ids:
         """A window of at most ``size`` ids of the passage that keeps the evidence."""
         ids, centre = self.passages[int(self.passage[question])], int(self.centre[question])

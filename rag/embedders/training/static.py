@@ -79,15 +79,25 @@ def thin(ids: Ids, share: float, rng: np.random.Generator) -> Ids:
 
 
 def batches(
-    corpus: Corpus, questions: Labelled, titles: Labelled, similar: Similar, size: int, rng: np.random.Generator
+    corpus: Corpus,
+    questions: Labelled,
+    titles: Labelled,
+    similar: Similar,
+    size: int,
+    rng: np.random.Generator,
+    balance: float = 0,
 ) -> Iterator[Batch]:
-    """Endless batches: two fifths questions, a few titles and sentences of one meaning, the rest running text."""
+    """Endless batches: two fifths questions, a few titles and sentences of one meaning, the rest running text.
+
+    With ``balance`` questions of passages that are asked much are drawn less (`Labelled.chances`).
+    """
     short, long = THINNED
+    chances = {id(rows): rows.chances(balance) for rows in (questions, titles)}
     while True:
         batch = Batch([], [], [], [])
         key = 0
         for rows, count, limit in ((questions, size * 2 // 5, 400), (titles, size // 12, 300)):
-            for index in rng.choice(len(rows.questions), count, replace=False).tolist():
+            for index in rng.choice(len(rows.questions), count, replace=False, p=chances[id(rows)]).tolist():
                 passage = thin(rows.crop(index, limit, rng), long, rng)
                 batch.add(thin(rows.questions[index], short, rng), passage, key + int(rows.passage[index]))
             key += len(rows.passages)

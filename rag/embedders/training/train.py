@@ -143,7 +143,13 @@ def make_static(args: argparse.Namespace) -> None:
         vectors = np.load(start)
     log.info("static, begin: %s", report(vectors))
     feed = static.batches(
-        corpus, questions, titles, read_similar(args.data, tokenizer), args.batch, np.random.default_rng(args.seed)
+        corpus,
+        questions,
+        titles,
+        read_similar(args.data, tokenizer),
+        args.batch,
+        np.random.default_rng(args.seed),
+        args.balance,
     )
     lists = list_feed(args, questions, thinned=static.THINNED[1], limit=400) if args.lists else None
     began = time.process_time()
@@ -178,7 +184,7 @@ def make_lists(args: argparse.Namespace) -> None:
     """Lists of near passages with a teacher's scores: ``work/TEACHER.npz`` or ``--lists``."""
     questions, rng = load_labelled(args.work / "questions.npz"), np.random.default_rng(args.seed)
     near = bm25_neighbours(questions.questions, questions.passages, len(load_tokenizer(args.work)), top=args.near)
-    chosen = distil.choose(questions, near, args.count, args.size, args.pool, rng)
+    chosen = distil.choose(questions, near, args.count, args.size, args.pool, rng, args.longest)
     texts = labelled_texts(args.data, args.questions, real=True)
     if len(texts.questions) != len(questions.questions):
         raise DataError("questions.npz was made of other files: give the same --questions")
@@ -284,6 +290,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--steps", type=int, default=0, help="batches to train on (encoder: 0 = by minutes)")
     out.add_argument("--batch", type=int, default=1024)
     out.add_argument("--lr", type=float, default=0.02)
+    out.add_argument("--balance", type=float, default=0, help="static: 0 questions are drawn alike, 1 passages")
     out.add_argument("--temperature", type=float, default=0.05)
     out.add_argument("--crop", type=int, default=128, help="encoder: pieces of a passage per step")
     out.add_argument("--muon-lr", type=float, default=0.003, help="encoder: rate of the layers' matrices")
@@ -298,6 +305,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--size", type=int, default=7, help="teach: passages of a list")
     out.add_argument("--near", type=int, default=24, help="teach: nearest passages looked at")
     out.add_argument("--pool", type=int, default=0, help="teach: only this many passages (0: all)")
+    out.add_argument("--longest", type=int, default=400, help="teach: pieces of a passage, longer ones are left out")
     out.add_argument("--list-batch", type=int, default=48, help="lists of a step")
     out.add_argument("--weight", type=float, default=1, help="of the divergence from the teacher")
     out.add_argument("--vectors", default="static.npy", help="static writes these piece vectors, encoder begins there")
