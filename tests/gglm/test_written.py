@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,3 +71,15 @@ def test_dots_that_stand_in_the_text_are_taken_as_they_are() -> None:
     assert find("甲一二乙丙", "甲……乙") == (0, 4)
     assert find("乙一二甲", "甲……乙") is None
     assert find("甲", "") is None
+
+
+def test_the_questions_of_this_repository_fit_their_documents() -> None:
+    folder = Path(__file__).resolve().parents[2] / "data" / "questions"
+    titles: dict[str, set[str]] = {}
+    for part in ("train", "dev"):
+        files = sorted((folder / part).rglob("*.md"))
+        made = [row for file in files for row in parse(file.read_text(encoding="utf-8"))]
+        assert not [str(row) for row in made if isinstance(row, Problem)]
+        assert len(made) > 1000
+        titles[part] = {row["title"] for row in made if isinstance(row, dict)}
+    assert not titles["train"] & titles["dev"], "a document is to be learnt from or to be chosen by, never both"
