@@ -200,7 +200,7 @@ def question_rows(
     room = (size * 3 // 4 if own and others else size) - len(cloze.question) - 4
     read: list[tuple[Array, list[tuple[int, int]]]] = []
     if own:
-        read.append(_around(cloze, room, rng))
+        read.append(around(cloze, room, rng))
     for _ in range(others):
         other = index.near(cloze.question, shards, rng, room, at)
         if other is not None and not holds(other, cloze.answer):
@@ -208,13 +208,13 @@ def question_rows(
     if not read:
         return None
     rng.shuffle(read)
-    rows = [_row(cloze.question, passage, spans, lexicon, rng) for passage, spans in read]
-    for row in rows[1:]:
-        row.same_question = True
+    rows = [row(cloze.question, passage, spans, lexicon, rng) for passage, spans in read]
+    for example in rows[1:]:
+        example.same_question = True
     return rows
 
 
-def _around(cloze: Cloze, room: int, rng: np.random.Generator) -> tuple[Array, list[tuple[int, int]]]:
+def around(cloze: Cloze, room: int, rng: np.random.Generator) -> tuple[Array, list[tuple[int, int]]]:
     """``room`` tokens of the passage with at least one answer inside, and the answers that are."""
     passage, answers = cloze.passage, cloze.answers
     if len(passage) <= room:
@@ -225,9 +225,10 @@ def _around(cloze: Cloze, room: int, rng: np.random.Generator) -> tuple[Array, l
     return passage[start : start + room], inside
 
 
-def _row(
+def row(
     question: Array, passage: Array, spans: list[tuple[int, int]], lexicon: Lexicon, rng: np.random.Generator
 ) -> Example:
+    """The question over a passage that answers it in ``spans``, or nowhere; some other tokens are masked."""
     free = lexicon.content[passage].copy()
     for first, last in spans:
         free[first : last + 1] = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gglm.tokenizer import Tokenizer
+from gglm.training.claims import ClaimWords, claim_row
 from gglm.training.cloze import PairIndex, QuestionWords, question_rows
 from gglm.training.corpus import Shards
 from gglm.training.spans import Example, Lexicon, question_example, slots_example, window
@@ -14,7 +15,7 @@ from gglm.training.spans import Example, Lexicon, question_example, slots_exampl
 
 @dataclass(frozen=True)
 class Forms:
-    """Shares of the forms of `gglm.training.spans` and of made questions (`gglm.training.cloze`).
+    """Shares of the forms of `gglm.training.spans` and of questions made by `gglm.training.cloze` and `.claims`.
 
     null: share of cloze and clause rows whose passage is another document's.
     """
@@ -23,6 +24,7 @@ class Forms:
     cloze: float = 0.15
     clause: float = 0.2
     questions: float = 0.3
+    claims: float = 0.0
     null: float = 0.15
 
 
@@ -36,19 +38,23 @@ class PretrainingSampler:
     def __init__(self, shards: Shards, tokenizer: Tokenizer, forms: Forms | None = None, tokens: int = 12_000_000):
         self.shards, self.forms = shards, forms or Forms()
         self.lexicon = Lexicon.build(tokenizer, shards)
-        self.words = QuestionWords.of(tokenizer)
+        self.words, self.claim_words = QuestionWords.of(tokenizer), ClaimWords.of(tokenizer)
         self.index = PairIndex.build(shards, self.lexicon, tokens) if self.forms.questions else None
 
     def rows(self, rng: np.random.Generator, size: int) -> list[Example]:
         """One example, or the rows of one question over several passages; ``size`` tokens a row at most."""
         forms = self.forms
-        shares = np.cumsum([forms.slots, forms.cloze, forms.clause, forms.questions])
+        shares = np.cumsum([forms.slots, forms.cloze, forms.clause, forms.questions, forms.claims])
         while True:
             form = int(np.searchsorted(shares, rng.random() * shares[-1], "right"))
             x, at = window(self.shards, rng, size - 8)
             if form == 3 and self.index is not None:
                 rows = question_rows(x, at, self.shards, self.index, self.lexicon, self.words, rng, size)
                 if rows:
+                    return rows
+                continue
+            if form == 4:
+                if rows := claim_row(x, self.lexicon, self.claim_words, rng, size):
                     return rows
                 continue
             if form == 0:

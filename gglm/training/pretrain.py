@@ -78,7 +78,7 @@ def pretrain(settings: PretrainSettings) -> ChatGGLM:
         model,
         make_optimizers(model, settings.lr, settings.muon_lr, muon=settings.muon),
         stream,
-        {"span": 1.0, "masked": 0.5, "relevance": 0.2},
+        {"span": 1.0, "masked": 0.5, "relevance": 0.2, "verdict": 0.2},
         settings.run,
         evaluate,
         {"settings_pretrain": {k: str(v) for k, v in vars(settings).items()}},

@@ -18,6 +18,7 @@ from gglm.model import Batch, ChatGGLM
 from gglm.tokenizer import MASK, QUERY, Tokenizer, train
 from gglm.training import vectors
 from gglm.training.batch import collate, losses
+from gglm.training.claims import ClaimWords, claim_row
 from gglm.training.cloze import PairIndex, QuestionWords, natural_question
 from gglm.training.corpus import Shards, build_shards
 from gglm.training.mixture import PretrainingSampler
@@ -183,6 +184,29 @@ def test_pretraining_rows_have_every_form(tokenizer: Tokenizer, pretraining: Pre
                 assert all(row.allowed[first : last + 1].all() for first, last in spans)
     assert {k[2] for k in kinds} == {-1.0, 0.0, 1.0}
     assert {k[0] for k in kinds} == {True, False}
+
+
+def test_claims_say_what_the_text_says_or_something_else(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(weights.default_folder() / weights.TOKENIZER)
+    build_shards(iter(_documents()), tokenizer, tmp_path)
+    lexicon, words = Lexicon.build(tokenizer, Shards(tmp_path)), ClaimWords.of(tokenizer)
+    text = "落霞湖公园每年接待35万人，公园里的白云山庄不可以住人。\n白云山庄能停放20辆客车，落霞湖公园没有停车场。"
+    x = tokenizer.encode(text).astype(np.int64)
+    asked: dict[float, set[str]] = {0.0: set(), 1.0: set()}
+    for seed in range(120):
+        (row,) = claim_row(x, lexicon, words, np.random.default_rng(seed), 120) or []
+        ((_, ((first, last),)),) = row.slots
+        clause = tokenizer.decode(row.tokens[first : last + 1])
+        assert clause in text
+        question = tokenizer.decode(row.tokens[2 : np.flatnonzero(row.segments)[0] - 1])
+        asked[row.verdict].add(question)
+        if row.verdict and question.endswith("吗？") and "不能" not in question:
+            assert question.removesuffix("吗？") in clause
+    assert "公园里的白云山庄可以住人吗？" in asked[0]
+    assert any("白云山庄能不能停放20辆客车" in q for q in asked[1])
+    assert any("接待" in q and "35" not in q for q in asked[0])
+    assert any("35万人吗" in q for q in asked[1])
+    assert claim_row(x[:3], lexicon, words, np.random.default_rng(0), 120) is None
 
 
 @pytest.mark.parametrize("clause", [False, True])
