@@ -157,6 +157,7 @@ def make_static(args: argparse.Namespace) -> None:
         vectors, feed, args.steps or 1400, args.lr, args.temperature, report, lists, args.weight
     )
     log.info("static: %.0f CPU seconds", time.process_time() - began)
+    vectors[tokenizer.cls_token_id] = 0  # averages leave it out, an encoder has it in every text
     log.info("static, done: %s", report(vectors))
     np.save(args.work / args.vectors, vectors)
 
