@@ -33,7 +33,7 @@ _NO = {
     "may": r"不得|不可(?:以|能)?|不能|不允许|不准|禁止|严禁|无法|不支持|不予|不应|不许|"
     r"谢绝|请勿|切勿|没有办法|暂不",
 }
-_LIMIT = re.compile(r"除.{1,12}外|未经|除非|只有|如果|若|的话|的情况下")
+_LIMIT = re.compile(r"除.{1,12}外|未经|除非|只有|如果|若|的话|的情况下|(?:没|未|当|在).{1,15}时(?=[，,])")
 """A condition in the clause or the one before it: no verdict …"""
 _DOUBT = re.compile(
     r"不是|并非|根据.{0,8}需要|当.{1,12}时|间接|除外|除非|否则|例外|但|然而|不过|仅|只有|只[能可支适]|才[能可会]|"
@@ -70,6 +70,12 @@ class Verdict:
     word: str
     start: int
     end: int
+
+
+def _narrower(subject: str, about: set[str]) -> bool:
+    """Whether a subject («有密码的 Word 文件») is a part only of what is asked about («Word 文件»)."""
+    modifier, has, _ = subject.rpartition("的")
+    return bool(has) and len(set(key(modifier)) - about) >= 3
 
 
 def asks_yes_no(question: str) -> bool:
@@ -109,7 +115,7 @@ def verdict(question: str, sentence: str) -> Verdict | None:
     no = list(re.finditer(_NO[kind], clause))
     rest = re.sub(_NO[kind], lambda m: "□" * len(m[0]), clause)
     yes = list(re.finditer(_YES[kind], rest))
-    if bool(no) == bool(yes) or len(no) > 1:
+    if bool(no) == bool(yes) or len(no) > 1 or _narrower(clause[: (no or yes)[0].start()], about):
         return None
     positive, negative = _WORDS[kind]
     if re.search(r"是不是|是否", question):

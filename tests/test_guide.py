@@ -33,6 +33,10 @@ QUESTIONS = {
     "答案不对怎么办？": "引文",
     "知识库坏了怎么修复？": "chatgglm kb verify",
     "怎么换成别的模型？": "CHATGGLM_READER",
+    "数据存在哪里？": ".local/share/chatgglm",
+    "怎么把聊天组件放到网页上？": "widget.js",
+    "可以用 PostgreSQL 吗？": "CHATGGLM_DATABASE_URL",
+    "导入到一半断电了怎么办？": "重新运行",
 }
 ELSEWHERE = ["公司年假有几天？", "红烧肉怎么做？", "明天天气怎么样？", "作者的电话号码是多少？"]
 

@@ -81,6 +81,8 @@ def test_the_word_follows_from_the_sentence(question: str, sentence: str, word: 
         ("访客进园怎么登记？", "访客进园必须登记。"),  # no question of yes or no
         ("地下车库可以充电吗？", "会议室可以免费使用。"),  # of another thing
         ("阅览室里可以吃东西吗？", "阅览室内可以喝水不可以吃东西。"),  # both are said
+        ("图纸能复印吗？", "盖有密级章的图纸和底片不能复印。"),  # of some of them only
+        ("门禁卡能在食堂用吗", "没有充值时，门禁卡不能在食堂使用。"),
     ],
 )
 def test_nothing_is_concluded_in_doubt(question: str, sentence: str) -> None:
