@@ -18,6 +18,8 @@ from gglm.weights import Answerability, ReaderSettings
 if TYPE_CHECKING:
     from gglm.engine import Engine, Evidence
 
+Asked = tuple[str, Sequence[Source], bool]
+"""A question, what it is read over, and whether that answers it."""
 RIGHT, FEWEST = 0.85, 20
 """Share of the told yes and no that must be right, and how many of them that must be seen for."""
 
@@ -59,6 +61,26 @@ def calibrate(
         several = _evidence(engine, asked, [o + b for o, b in zip(own, beside, strict=True)], advance)
         settings = replace(settings, several=_fit(several, labels, group, max_false_refusals))
     return settings
+
+
+def calibrate_several(
+    engine: Engine,
+    files: Sequence[Sequence[Asked]],
+    max_false_refusals: float = 0.09,
+    advance: Progress = lambda _: None,
+) -> Answerability:
+    """What `calibrate` fits for several sources, on sources that a search has found.
+
+    Raises:
+        DataError: as `calibrate`.
+    """
+    labels = np.array([answered for asked in files for _, _, answered in asked])
+    if not len(labels) or labels.all() or not labels.any():
+        raise DataError("calibration needs both answerable and unanswerable questions")
+    group = np.repeat(np.arange(len(files)), [len(asked) for asked in files])
+    questions = [question for asked in files for question, _, _ in asked]
+    found = _evidence(engine, questions, [sources for asked in files for _, sources, _ in asked], advance)
+    return _fit(found, labels, group, max_false_refusals)
 
 
 def _sure(found: Sequence[Evidence], items: Sequence[Item]) -> float:

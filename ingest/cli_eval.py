@@ -1,4 +1,4 @@
-"""`chatgglm eval retrieval | answers`: over labelled data or a knowledge base that is there already.
+"""`chatgglm eval retrieval | answers | calibrate`: over labelled data or a knowledge base that is there already.
 
 They stand here and not in rag because a folder of documents is ingested first.
 """
@@ -44,6 +44,7 @@ def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
     if group := groups.get("eval"):
         group.command("retrieval")(eval_retrieval)
         group.command("answers")(eval_answers)
+        group.command("calibrate")(eval_calibrate)
 
 
 @friendly_errors
@@ -103,6 +104,41 @@ def eval_answers(
         _print_table("Answers", ["", ""], [[name, value] for name, value in headline(report)])
     if report["failed"]:
         raise typer.Exit(1)
+
+
+@friendly_errors
+def eval_calibrate(
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE|FOLDER…", exists=True, help="Labelled data as for `eval answers`; never what is reported on."
+        ),
+    ],
+    weights: Annotated[Path, typer.Option("--weights", help="Weights folder whose config.json is updated.")],
+    refuse: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of the answerable questions of each refused at most.")
+    ] = 0.09,
+    as_json: Json = False,
+) -> None:
+    """Fit how sure an answer over retrieved passages must be (after `train calibrate`, which fits one passage)."""
+    from dataclasses import asdict, replace
+
+    from gglm.calibration import calibrate_several
+    from gglm.cli import load_engine
+    from gglm.weights import update_config
+    from ingest.evaluation import labelled
+    from rag.evaluation.calibration import Recorder, asked
+
+    recorder = Recorder(load_engine(weights, 1))
+    files = []
+    for path in data:
+        with labelled(path, reader=recorder) as made, _steps(f"asking {path.name}") as step:
+            files.append(asked(made.service.answerer, recorder, made.questions, step))
+    settings = replace(recorder.engine.settings, several=calibrate_several(recorder.engine, files, refuse))
+    update_config(weights, reader=settings)
+    err_console.print(f"{weights / 'config.json'}: threshold {settings.several.threshold:.3f} for several sources")
+    if as_json:
+        print_json(asdict(settings.several))
 
 
 def _contexts(file: Path, dense: bool) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rag.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rag.evaluation.answers import Question
+    from rag.ports import Reader
     from rag.service import Service
     from rag.settings import Settings
 
@@ -65,13 +66,17 @@ def brings_documents(path: Path) -> bool:
 
 @contextmanager
 def labelled(
-    path: Path, settings: Settings | None = None, progress: ProgressCallback | None = None
+    path: Path,
+    settings: Settings | None = None,
+    progress: ProgressCallback | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[Labelled]:
     """Ingest labelled data into a temporary installation, gone when the block ends.
 
     Args:
         path: folder or file as above.
         settings: whose embedder, reader and retrieval options are used; the process's own without.
+        reader: another one than the settings'.
 
     Raises:
         InvalidInput: no questions, a question that cannot be asked, or no document that can be read.
@@ -94,7 +99,7 @@ def labelled(
         if not items:
             raise InvalidInput(f"{path} holds no questions.")
         changed = {"home": home / "data", "database_url": ""}
-        service = Service((settings or get_settings()).model_copy(update=changed))
+        service = Service((settings or get_settings()).model_copy(update=changed), reader=reader)
         service.database.migrate()
         try:
             job = ingest(service, [documents], "default", exclude=QUESTIONS, progress=progress)

@@ -39,7 +39,7 @@ class GGLMReader:
         """Read the passages together; spans are the engine's copied pieces, character for character."""
         if not passages:
             return ReaderOutput("", False, 0.0, 0.0, ())
-        reading = self.engine.read(question, [_source(p) for p in passages], _turns(history))
+        reading = self.engine.read(question, [source_of(p) for p in passages], _turns(history))
         best = max((c.score for c in reading.candidates), default=0.0)
         spans = _spans(reading)
         return ReaderOutput(
@@ -60,7 +60,7 @@ class GGLMReader:
 
     def relevance(self, question: str, passages: Sequence[Passage]) -> list[float]:
         """The relevance head's probability for each passage."""
-        return self.engine.relevance(question, [_source(p) for p in passages]) if passages else []
+        return self.engine.relevance(question, [source_of(p) for p in passages]) if passages else []
 
     def rewrite(self, question: str, history: Sequence[Turn]) -> str:
         """The question made to stand alone by the decoder; unchanged where it was not trained for it."""
@@ -92,7 +92,8 @@ def _spans(reading: g.Reading) -> list[tuple[int, Span, Span]]:
     return spans
 
 
-def _source(passage: Passage) -> g.Source:
+def source_of(passage: Passage) -> g.Source:
+    """The passage as the engine reads it: under its document's title and heading."""
     title = f"{passage.title} › {passage.heading}" if passage.heading else passage.title
     return g.Source(passage.text, title)
 

@@ -1,8 +1,9 @@
-"""`chatgglm eval retrieval | answers` over labelled files and folders, with the real reader and indexes."""
+"""`chatgglm eval retrieval | answers | calibrate` over labelled files and folders, with the real reader and indexes."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from gglm.weights import default_folder, read_config
 from ingest import cli_eval
 from ingest.evaluation import labelled
 from rag.errors import InvalidInput
+from rag.evaluation.answers import evaluate
+from rag.settings import get_settings
 
 CONTEXTS = ["长江全长六千三百公里，是亚洲最长的河。", "黄河流经九个省区，最后注入渤海。", "泰山位于山东省中部。"]
 QUESTIONS = ["长江有多长", "黄河注入什么海", "泰山在哪"]
@@ -70,6 +74,28 @@ def test_a_folder_is_ingested_and_asked(app: typer.Typer, folder: Path, tmp_path
     assert [len(point) for point in report["refusal"]["risk_coverage"]] == [2, 2]
     assert "<svg" in picture.read_text(encoding="utf-8")
     assert [q["id"] for q in report["questions"]] == ["1", "2", "3"]
+
+
+def test_the_threshold_for_found_passages_is_fitted(app: typer.Typer, folder: Path, tmp_path: Path) -> None:
+    weights = Path(shutil.copytree(default_folder(), tmp_path / "weights"))
+    before = read_config(weights)["reader"]
+    fitted = document(run(app, "calibrate", str(folder), "--weights", str(weights), "--json"))
+    after = read_config(weights)["reader"]
+    assert after["several"] == fitted != before["several"]
+    assert after["alone"] == before["alone"]
+    sure = [q["p_answerable"] for q in _asked_with(weights, folder) if q["gold"]]
+    assert min(sure) >= fitted["threshold"] - 1e-4, "at most 9 % of two answerable questions is none"
+    write(folder / "questions.jsonl", ASKED[:2])
+    only = run(app, "calibrate", str(folder), "--weights", str(weights))
+    assert only.exit_code == 1
+    assert "unanswerable" in only.stderr
+
+
+def _asked_with(weights: Path, folder: Path) -> list[dict[str, Any]]:
+    """The questions of a report that was made with these weights."""
+    with labelled(folder, get_settings().model_copy(update={"reader_weights": weights})) as made:
+        report: list[dict[str, Any]] = evaluate(made.service.answerer, made.questions)["questions"]
+    return report
 
 
 def test_a_folder_is_searched(app: typer.Typer, folder: Path) -> None:
