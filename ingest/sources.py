@@ -24,6 +24,7 @@ from ingest.sidecars import described, is_sidecar
 
 MAX_PATH = 1024
 _NO_FILE = "a side-car without the file that it describes"
+_NOWHERE = "a link to a file or folder that does not exist; bring that back, or remove the link"
 _TOO_LONG = f"the path is longer than {MAX_PATH} characters"
 _JUNK = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
@@ -51,7 +52,8 @@ class Problem:
 
 @dataclass(slots=True)
 class Sources:
-    """The outcome of a walk. ``complete`` lists the roots of folders that could be read to the end."""
+    """The outcome of a walk. ``complete`` lists the roots whose folders could all be read; what lies beneath one of
+    the ``problems`` (a link that leads nowhere, say, or a damaged archive) is not known even so."""
 
     files: list[Source] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -141,7 +143,7 @@ def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[s
                 elif entry.is_file():
                     collected.append((path, Path(entry.path)))
                 elif entry.is_symlink():
-                    found.problems.append(Problem(path, "failed", "a link to a file that does not exist"))
+                    found.problems.append(Problem(path, "failed", _NOWHERE))
             except OSError as error:
                 found.problems.append(Problem(path, "failed", f"cannot be read: {error.strerror or error}"))
     present = {path for path, _ in collected}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ingest.archives import SEPARATOR
 from ingest.limits import Limits
 from ingest.sources import expand
 
@@ -26,13 +25,22 @@ class Present:
     roots: frozenset[str]
     paths: frozenset[str]
     unread: frozenset[str]
-    """Files that are there and gave nothing, so that documents within them (archives) stay."""
+    """What is there and gave nothing: files, archives, links that lead nowhere. Documents in or beneath them stay."""
 
     def lacks(self, document: Document) -> bool:
         """Whether the document came from one of these folders and is gone."""
-        path = document.path
-        gone = path not in self.paths and path.split(SEPARATOR)[0] not in self.unread
-        return bool(document.root) and document.root in self.roots and gone
+        if document.root not in self.roots or document.path in self.paths:
+            return False
+        return self.unread.isdisjoint(_above(document.path, len(self.roots) > 1))
+
+
+def _above(path: str, several: bool) -> set[str]:
+    """The path, and the folders and archives that it lies in; of ``several`` roots also as seen from each folder,
+    because documents whose names clash are called by some of the folders above their root, too (`ingest.sources`)."""
+    parts = path.split("/")
+    starts = range(len(parts)) if several else (0,)
+    names = {"/".join(parts[start:end]) for start in starts for end in range(start + 1, len(parts) + 1)}
+    return names | {name.removesuffix("!") for name in names}
 
 
 def still_there(options: Mapping[str, Any], settings: Settings) -> Present:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -178,6 +180,50 @@ def test_sync_of_a_missing_folder_deletes_nothing(service: Service, folder: Path
     folder.rename(folder.with_name("搬走了"))
     assert not ingest(service, folder, sync=True).ok
     assert len(stored(service)) == 3
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_sync_keeps_what_lies_beneath_a_link_that_leads_nowhere(
+    service: Service, folder: Path, tmp_path: Path, twin: bool
+) -> None:
+    share = tmp_path / "共享"
+    share.mkdir()
+    (share / "丁.txt").write_text("共享文件。", encoding="utf-8")
+    (folder / "盘").symlink_to(share)
+    folders = [folder]
+    if twin:  # another folder with a document of the same path, so that both are called by their folders
+        folders.append(tmp_path / "别处")
+        (folders[1] / "盘").mkdir(parents=True)
+        (folders[1] / "盘" / "丁.txt").write_text("别处的文件。", encoding="utf-8")
+    ingest(service, *folders)
+    before = stored(service)
+    assert len(before) == 3 + len(folders)
+    share.rename(tmp_path / "没有挂上")
+    (folder / "甲.txt").unlink()
+    report = dry_run(folders, sync=True, settings=service.settings)
+    assert [gone["path"] for gone in report.deleted if gone["path"].endswith("甲.txt")] == ["甲.txt"]
+    ingest(service, *folders, sync=True)
+    assert "共享文件。" in stored(service).values()
+    assert "甲.txt" not in stored(service)
+    (folder / "盘").unlink()  # now they are gone
+    ingest(service, *folders, sync=True)
+    assert "共享文件。" not in stored(service).values()
+    proven(service)
+
+
+def test_sync_keeps_documents_of_an_archive_within_an_archive_that_is_damaged(service: Service, folder: Path) -> None:
+    def pack(inner: bytes) -> None:
+        with zipfile.ZipFile(folder / "外.zip", "w") as zipped:
+            zipped.writestr("内.zip", inner)
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as zipped:
+        zipped.writestr("丁.txt", "里面的话。")
+    pack(buffer.getvalue())
+    ingest(service, folder)
+    pack(b"PK broken")
+    ingest(service, folder, sync=True)
+    assert stored(service)["外.zip!/内.zip!/丁.txt"] == "里面的话。"
 
 
 def test_dry_run_touches_nothing(service: Service, folder: Path) -> None:
