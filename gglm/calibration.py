@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Asked = tuple[str, Sequence[Source], bool]
 """A question, what it is read over, and whether that answers it."""
+ENOUGH = 20
+"""Questions of either kind from which a threshold can be fitted."""
 RIGHT, FEWEST = 0.85, 20
 """Share of the told yes and no that must be right, and how many of them that must be seen for."""
 
@@ -63,24 +65,32 @@ def calibrate(
     return settings
 
 
-def calibrate_several(
+def calibrate_asked(
     engine: Engine,
     files: Sequence[Sequence[Asked]],
     max_false_refusals: float = 0.09,
     advance: Progress = lambda _: None,
-) -> Answerability:
-    """What `calibrate` fits for several sources, on sources that a search has found.
+) -> ReaderSettings:
+    """The same on sources that a search has found: for questions that got one source, and for those that got several.
+
+    Each is fitted where there are `ENOUGH` questions of both kinds, and kept as it was where there are not.
 
     Raises:
-        DataError: as `calibrate`.
+        DataError: neither can be fitted.
     """
-    labels = np.array([answered for asked in files for _, _, answered in asked])
-    if not len(labels) or labels.all() or not labels.any():
-        raise DataError("calibration needs both answerable and unanswerable questions")
-    group = np.repeat(np.arange(len(files)), [len(asked) for asked in files])
-    questions = [question for asked in files for question, _, _ in asked]
-    found = _evidence(engine, questions, [sources for asked in files for _, sources, _ in asked], advance)
-    return _fit(found, labels, group, max_false_refusals)
+    rows = [(number, row) for number, asked in enumerate(files) for row in asked]
+    settings = engine.settings
+    for alone in (True, False):
+        part = [(number, row) for number, row in rows if (len(row[1]) < 2) == alone]
+        labels = np.array([answered for _, (_, _, answered) in part], bool)
+        if min(labels.sum(), (~labels).sum()) < ENOUGH:
+            continue
+        found = _evidence(engine, [row[0] for _, row in part], [row[1] for _, row in part], advance)
+        fitted = _fit(found, labels, np.array([number for number, _ in part]), max_false_refusals)
+        settings = replace(settings, alone=fitted) if alone else replace(settings, several=fitted)
+    if settings == engine.settings:
+        raise DataError(f"calibration needs at least {ENOUGH} answerable and as many unanswerable questions")
+    return settings
 
 
 def _sure(found: Sequence[Evidence], items: Sequence[Item]) -> float:

@@ -120,10 +120,10 @@ def eval_calibrate(
     ] = 0.09,
     as_json: Json = False,
 ) -> None:
-    """Fit how sure an answer over retrieved passages must be (after `train calibrate`, which fits one passage)."""
-    from dataclasses import asdict, replace
+    """Fit how sure an answer over retrieved passages must be (after `train calibrate`, which fits gold ones)."""
+    from dataclasses import asdict
 
-    from gglm.calibration import calibrate_several
+    from gglm.calibration import calibrate_asked
     from gglm.cli import load_engine
     from gglm.weights import update_config
     from ingest.evaluation import labelled
@@ -134,11 +134,12 @@ def eval_calibrate(
     for path in data:
         with labelled(path, reader=recorder) as made, _steps(f"asking {path.name}") as step:
             files.append(asked(made.service.answerer, recorder, made.questions, step))
-    settings = replace(recorder.engine.settings, several=calibrate_several(recorder.engine, files, refuse))
+    settings = calibrate_asked(recorder.engine, files, refuse)
     update_config(weights, reader=settings)
-    err_console.print(f"{weights / 'config.json'}: threshold {settings.several.threshold:.3f} for several sources")
+    limits = f"{settings.alone.threshold:.3f} for one source, {settings.several.threshold:.3f} for several"
+    err_console.print(f"{weights / 'config.json'}: threshold {limits}")
     if as_json:
-        print_json(asdict(settings.several))
+        print_json(asdict(settings))
 
 
 def _contexts(file: Path, dense: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from gglm import calibration
 from gglm.weights import default_folder, read_config
 from ingest import cli_eval
 from ingest.evaluation import labelled
@@ -76,19 +77,24 @@ def test_a_folder_is_ingested_and_asked(app: typer.Typer, folder: Path, tmp_path
     assert [q["id"] for q in report["questions"]] == ["1", "2", "3"]
 
 
-def test_the_threshold_for_found_passages_is_fitted(app: typer.Typer, folder: Path, tmp_path: Path) -> None:
+def test_the_threshold_for_found_passages_is_fitted(
+    app: typer.Typer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = Path(shutil.copytree(default_folder(), tmp_path / "weights"))
     before = read_config(weights)["reader"]
+    few = run(app, "calibrate", str(folder), "--weights", str(weights))
+    assert few.exit_code == 1
+    assert "at least 20 answerable" in few.stderr
+    assert read_config(weights)["reader"] == before
+    monkeypatch.setattr(calibration, "ENOUGH", 1)
+    near = {"id": "4", "doc": None, "question": "星河耳机的重量是多少克？", "answers": [], "type": "unanswerable"}
+    write(folder / "questions.jsonl", [*ASKED, near])
     fitted = document(run(app, "calibrate", str(folder), "--weights", str(weights), "--json"))
-    after = read_config(weights)["reader"]
-    assert after["several"] == fitted != before["several"]
-    assert after["alone"] == before["alone"]
+    assert read_config(weights)["reader"] == fitted
+    assert fitted["alone"] != before["alone"], "each question finds one passage here"
+    assert fitted["several"] == before["several"]
     sure = [q["p_answerable"] for q in _asked_with(weights, folder) if q["gold"]]
-    assert min(sure) >= fitted["threshold"] - 1e-4, "at most 9 % of two answerable questions is none"
-    write(folder / "questions.jsonl", ASKED[:2])
-    only = run(app, "calibrate", str(folder), "--weights", str(weights))
-    assert only.exit_code == 1
-    assert "unanswerable" in only.stderr
+    assert min(sure) >= fitted["alone"]["threshold"] - 1e-4, "at most 9 % of two answerable questions is none"
 
 
 def _asked_with(weights: Path, folder: Path) -> list[dict[str, Any]]:
