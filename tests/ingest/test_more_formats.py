@@ -230,6 +230,133 @@ def test_mail_within_mail() -> None:
     ]
 
 
+def mail(*parts: str, kind: str = "mixed") -> bytes:
+    """A message of the parts (header lines, blank line, text)."""
+    return (f"Subject: s\nMIME-Version: 1.0\nContent-Type: multipart/{kind}; boundary=O\n\n" + bound(*parts)).encode()
+
+
+def bound(*parts: str, by: str = "O") -> str:
+    return "".join(f"--{by}\n{part}\n" for part in parts) + f"--{by}--\n"
+
+
+def part(kind: str, text: str, name: str = "") -> str:
+    disposition = f'Content-Disposition: attachment; filename="{name}"\n' if name else ""
+    return f"Content-Type: {kind}; charset=utf-8\n{disposition}\n{text}\n"
+
+
+def test_mail_whose_attachment_is_within_an_alternative() -> None:
+    inner = "Content-Type: multipart/mixed; boundary=I\n\n" + bound(
+        part("text/html", "<p>正文，见附件。</p>"),
+        part("text/plain", "附件的话。", "附.txt"),
+        part("text/calendar", "BEGIN:VCALENDAR"),
+        by="I",
+    )
+    parsed = parse(mail(part("text/plain", "正文，见附件。"), inner, kind="alternative"), "a.eml")
+    assert lines(parsed) == ["s", "正文，见附件。", "附件：附.txt", "附件的话。"]
+    (left,) = parsed.fidelity["alternatives_left_out"]
+    assert left.startswith("multipart/mixed: 7 characters")
+    (note,) = parsed.fidelity["attachments_without_text"]
+    assert note.startswith("未命名.ics: .ics files are not supported")
+
+
+@pytest.mark.parametrize("plain", [" \n", "请用网页方式查看。"])
+def test_mail_whose_plain_text_says_nothing(plain: str) -> None:
+    page = part("text/html", "<p>违约金为合同总价的百分之五，自逾期之日起计算。</p>")
+    parsed = parse(mail(part("text/plain", plain), page, kind="alternative"), "a.eml")
+    assert lines(parsed) == ["s", "违约金为合同总价的百分之五，自逾期之日起计算。"]
+
+
+def test_mail_of_several_texts() -> None:
+    parts = part("text/plain", "其一。"), part("text/plain", "其二。"), part("text/html", "<p>其三。</p>")
+    assert lines(parse(mail(*parts), "a.eml")) == ["s", "其一。", "其二。", "其三。"]
+
+
+def test_mail_that_is_nothing_but_a_file() -> None:
+    source = "Subject: s\n" + part("text/csv", "城市,区号\n北京,010\n上海,021", "区号.csv")
+    assert lines(parse(source.encode(), "a.eml"))[:2] == ["s", "附件：区号.csv"]
+    assert "城市：北京；区号：010" in parse(source.encode(), "a.eml").text
+
+
+def test_mail_without_the_boundary_that_it_speaks_of() -> None:
+    source = "Subject: s\nMIME-Version: 1.0\nContent-Type: multipart/mixed\n\n正文还在。\n"
+    assert lines(parse(source.encode(), "a.eml")) == ["s", "正文还在。"]
+
+
+@pytest.mark.parametrize("attached", ["message", "a.eml", "A.EML"])
+def test_mail_within_mail_to_a_depth(attached: str) -> None:
+    message = EmailMessage()
+    message["Subject"] = "第9封"
+    message.set_content("第9层。")
+    for level in range(8, -1, -1):
+        outer = EmailMessage()
+        outer["Subject"] = f"第{level}封"
+        outer.set_content(f"第{level}层。")
+        if attached == "message":
+            outer.add_attachment(message)
+        else:
+            outer.add_attachment(message.as_bytes(), maintype="application", subtype="x", filename=attached)
+        message = outer
+    parsed = parse(message.as_bytes(), "a.eml")
+    assert [level for level in range(10) if f"第{level}层。" in parsed.text] == [0, 1, 2, 3]
+    (note,) = parsed.fidelity["attachments_without_text"]
+    assert "messages within messages are read 3 deep" in note
+
+
+def packed(**files: str | bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def with_zip(data: bytes) -> bytes:
+    message = EmailMessage()
+    message["Subject"] = "s"
+    message.set_content("正文。")
+    message.add_attachment(data, maintype="application", subtype="zip", filename="资料.ZIP")
+    return message.as_bytes()
+
+
+def test_archives_in_mail_are_opened() -> None:
+    deep = mail(part("text/plain", "信里的话。"), part("application/x", "?", "x.mp4"))
+    data = with_zip(packed(**{"a.txt": "甲。", "b.eml": deep, "内.zip": packed(**{"c.md": "# 丙"}), "d.mp4": "?"}))
+    parsed = parse(data, "a.eml")
+    assert lines(parsed) == [
+        "s",
+        "正文。",
+        "附件：资料.ZIP!/a.txt",
+        "甲。",
+        "附件：资料.ZIP!/b.eml",
+        "s",
+        "信里的话。",
+        "附件：资料.ZIP!/内.zip!/c.md",
+        "丙",
+    ]
+    notes = [note.split(":")[0] for note in parsed.fidelity["attachments_without_text"]]
+    assert notes == ["资料.ZIP!/b.eml!/x.mp4", "资料.ZIP!/d.mp4"]
+
+
+def test_archives_in_mail_keep_to_the_limits() -> None:
+    with applied(Limits(max_archive_files=4)):
+        parsed = parse(with_zip(packed(**{f"{i}.txt": "甲。" for i in range(5)})), "a.eml")
+    assert lines(parsed) == ["s", "正文。"]
+    assert "CHATGGLM_MAX_ARCHIVE_FILES" in parsed.fidelity["attachments_without_text"][0]
+    broken = parse(with_zip(b"PK\x03\x04 not really"), "a.eml")
+    assert "damaged" in broken.fidelity["attachments_without_text"][0]
+
+
+def test_what_is_said_of_attachments() -> None:
+    message = EmailMessage()
+    message["Subject"] = "s"
+    message.set_content("正文。")
+    message.add_attachment("甲。".encode("gbk"), maintype="text", subtype="plain", filename="甲.txt")
+    message.add_attachment(workbook(空=[]), maintype="application", subtype="x", filename="空.xlsx")
+    parsed = parse(message.as_bytes(), "a.eml")
+    assert [(one["name"], one["encoding"]) for one in parsed.fidelity["attachments"]] == [("甲.txt", "gb18030")]
+    assert parsed.fidelity["attachments_without_text"] == ["空.xlsx: the file holds no text"]
+
+
 # -- bad input -------------------------------------------------------------------------------------
 
 
