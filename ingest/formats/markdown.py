@@ -10,6 +10,12 @@ from ingest.formats.encoding import decode
 from ingest.formats.html import walk_body
 from ingest.metadata import front_matter
 
+_DEFINITION = re.compile(r"\[[^\[\]]+\]:")
+_ADDRESS = re.compile(
+    r"\[[^^][^\]]*\]:[ \t]*(?:$|<|(?:[!-~]+|#\S+|[^\s，。；：！？]*(?:/[^\s，。；：！？]*|\.[A-Za-z0-9]{1,5}))(?:\s|$))"
+)
+"""A definition that leads somewhere: [name]: https://… or [name]: 图/甲.png."""
+
 
 def parse(data: bytes, name: str) -> Draft:
     """Blocks without their marks; a paragraph's own line breaks are kept, for they often mean something."""
@@ -20,8 +26,26 @@ def parse(data: bytes, name: str) -> Draft:
     said, text = front_matter(found.text.replace("\r\n", "\n").replace("\r", "\n"))
     draft.describe(said)
     reader = MarkdownIt("commonmark").enable("table")
+    reader.block.ruler.before("reference", "note", _note)
     _blocks(reader.parse(text), draft)
     return draft
+
+
+def _note(state: Any, start: int, end: int, silent: bool) -> bool:
+    """A footnote ([^1]: …) or remark ([注]: …) is text, a paragraph of its own; for CommonMark it is a link's
+    definition, which shows nowhere."""
+    from markdown_it.rules_block.paragraph import paragraph
+
+    def line(number: int) -> str:
+        return str(state.src[state.bMarks[number] + state.tShift[number] : state.eMarks[number]])
+
+    if state.is_code_block(start) or not _DEFINITION.match(line(start)) or _ADDRESS.match(line(start)):
+        return False
+    last = state.lineMax
+    state.lineMax = next((i for i in range(start + 1, last) if _DEFINITION.match(line(i))), last)
+    found = paragraph(state, start, end, silent)
+    state.lineMax = last
+    return found
 
 
 def _blocks(tokens: list[Any], draft: Draft) -> None:
