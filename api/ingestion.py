@@ -37,14 +37,14 @@ class IngestionWorker:
         self._thread = threading.Thread(target=self._loop, name="ingest", daemon=True)
         self._thread.start()
 
-    def upload(self, folder: Path, files: list[Path], kb: str) -> str:
-        """Makes a job of uploaded files.
+    def upload(self, folder: Path, files: list[Path], kb: str, force: bool = False) -> str:
+        """Makes a job of uploaded files; with ``force`` the same bytes again are no reason to skip one.
 
         ``folder``, which holds them, is removed when all are indexed; else it stays for a retry, `UPLOAD_AGE_S` long.
         """
         from ingest.pipeline import submit
 
-        job_id = submit(self._service, files, kb)
+        job_id = submit(self._service, files, kb, force=force)
         self._submitted.put((job_id, folder))
         return job_id
 

@@ -35,6 +35,9 @@ def ingest(
     sync: Annotated[
         bool, typer.Option("--sync", help="Also delete the documents that came from these folders and are gone there.")
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Parse and index unchanged files too: OCR or a font was installed, say.")
+    ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on: ingest what changes in these folders, until Ctrl-C.")
     ] = False,
@@ -64,9 +67,10 @@ def ingest(
 ) -> None:
     """Put documents into a knowledge base.
 
-    The same bytes again are skipped, and changed files replace their old version.
+    The same bytes again are skipped (--force replaces them), and changed files replace their old version.
 
-    Sizes of chunks, once given, hold for the knowledge base; what is indexed already is cut again when it changes.
+    Sizes of chunks, once given, hold for the knowledge base; what is indexed already is cut again when it changes (or
+    with --force).
 
     A bad file is listed and the rest goes on; the exit code is 1 then.
     """
@@ -75,7 +79,7 @@ def ingest(
     if watch and (as_json or dry_run):
         fail("--watch goes on until Ctrl-C; it goes with neither --json nor --dry-run.", 2)
     sources = list(_expanded(paths))
-    options: dict[str, Any] = {"include": include or (), "exclude": exclude or (), "sync": sync}
+    options: dict[str, Any] = {"include": include or (), "exclude": exclude or (), "sync": sync, "force": force}
     options["sizes"] = {"chunk_target": chunk_target, "chunk_max": chunk_max, "chunk_overlap": chunk_overlap}
     running: dict[str, Any] = {"workers": workers, "timeout": timeout, "runner": runner}
     if dry_run:
@@ -109,7 +113,7 @@ def _watch(service: Service, sources: list[str], kb: str, options: dict[str, Any
             for changed in watcher.changes():
                 if not options["sync"] and not any(path.exists() for path in changed):
                     continue  # deleted, and to be kept
-                job_id = pipeline.submit(service, sources, kb, **options, only=changed)
+                job_id = pipeline.submit(service, sources, kb, **(options | {"force": False}), only=changed)
                 show(run(service, job_id, **running), only_news=True)
         except KeyboardInterrupt:
             err_console.print("Watching has ended.")
@@ -162,9 +166,11 @@ def _show_document(document: DocumentReport) -> None:
         write_stdout(f"{document.status}  {document.path}: {document.error}\n")
     if pages := document.fidelity.get("pages_without_text"):
         shown = ", ".join(map(str, pages[:20]))
-        warn(f"         {document.path}: no text on page {shown} (pictures only? The extra chatgglm[ocr] reads them)")
+        advice = "pictures only? Install chatgglm[ocr], then ingest it again with --force"
+        warn(f"         {document.path}: no text on page {shown} ({advice})")
     if document.fidelity.get("pages_without_font"):
-        warn(f"         {document.path}: characters may be missing; install a Chinese font (fonts-noto-cjk), try again")
+        advice = "install a Chinese font (fonts-noto-cjk), then ingest it again with --force"
+        warn(f"         {document.path}: characters may be missing; {advice}")
     if document.near_duplicates and document.status == "indexed":
         twin = document.near_duplicates[0]
         warn(f"         {document.path}: nearly the same as {twin.path} ({twin.similarity:.0%})")

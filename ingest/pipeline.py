@@ -2,7 +2,8 @@
 
 SQL and index never part: the rows of a batch of documents, their states and the index generation
 that holds them become visible in one commit. A process that dies loses at most the batches in its hands, and the
-next run takes up where it stopped: the same bytes at the same path are skipped.
+next run takes up where it stopped: the same bytes at the same path are skipped (a forced job that was interrupted goes
+on by `jobs retry`, with what it had not come to).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def ingest(
     kb: str = "default",
     *,
     sync: bool = False,
+    force: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     workers: int = 0,
@@ -47,6 +49,7 @@ def ingest(
         service: the open installation.
         paths: files and folders; a document's path is relative to the one it came from.
         sync: afterwards delete the documents that came from the same folders and are gone there.
+        force: also parse and index what is unchanged (OCR was installed since, say); it replaces the present version.
         include, exclude: shell patterns over relative paths, file names or folders.
         workers: parsing processes; 0: as many as there are processors, 4 at most.
         timeout: seconds that parsing one document may take, before those that its size adds; None: the setting.
@@ -59,7 +62,7 @@ def ingest(
         rag.errors.ChatGGLMError: the store cannot be used. A bad document raises nothing: it is
             listed in the report and the rest goes on.
     """
-    job_id = submit(service, paths, kb, sync=sync, include=include, exclude=exclude, sizes=sizes)
+    job_id = submit(service, paths, kb, sync=sync, force=force, include=include, exclude=exclude, sizes=sizes)
     return run_job(service, job_id, workers=workers, timeout=timeout, runner=runner, progress=progress)
 
 
@@ -69,6 +72,7 @@ def submit(
     kb: str = "default",
     *,
     sync: bool = False,
+    force: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     sizes: Mapping[str, int | None] | None = None,
@@ -87,7 +91,7 @@ def submit(
 
     given = list(paths)
     sources = expand(given, include, exclude, Limits.of(service.settings))
-    options: dict[str, Any] = {"sync": sync, "roots": sources.complete}
+    options: dict[str, Any] = {"sync": sync, "force": force, "roots": sources.complete}
     if sync:
         options["paths"] = [jobs.stored_name(str(Path(path).absolute())) for path in given]
     if only is not None:

@@ -23,6 +23,7 @@ def dry_run(
     kb: str = "default",
     *,
     sync: bool = False,
+    force: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     workers: int = 0,
@@ -55,7 +56,7 @@ def dry_run(
     tasks: list[Task] = []
     for number, source in enumerate(sources.files):
         live = stored.versions.get(source.path)
-        if live and same_file(address(source), live):
+        if live and not force and same_file(address(source), live):
             reason = "unchanged: the same bytes are indexed already"
             found.append(DocumentReport(source.path, live.document_id, "skipped", 0, reason, action="skip"))
         else:

@@ -149,7 +149,7 @@ class Run:
                 self.items[item.id] = item
                 version = live.get(item.path)
                 self.before[item.id] = version.id if version else 0
-                if version and same_file(jobs.opened_name(item.file), version):
+                if version and not self.options.get("force") and same_file(jobs.opened_name(item.file), version):
                     same.append((item, version))
                 else:
                     changed.append(item)
@@ -267,7 +267,8 @@ class Run:
             end = begin + len(ready.outcome.chunks)
             if ready.item.id in mine:
                 keep = partial(self._keep_for, session, ready.item)
-                ids = write_document(session, kb, _item(session, ready.item.id), ready, removed, keep)
+                force = bool(self.options.get("force"))
+                ids = write_document(session, kb, _item(session, ready.item.id), ready, removed, keep, force)
                 added += ids
                 rows += range(begin, end) if ids else ()
             begin = end

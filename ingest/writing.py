@@ -43,18 +43,21 @@ def write_document(
     ready: Ready,
     removed: list[int],
     keep: Callable[[DocumentVersion], None],
+    force: bool = False,
 ) -> list[int]:
     """Stores a document's new version and settles its item.
 
     Returns the ids of its chunks, none where another worker was faster; appends those of the replaced version to
-    ``removed``. ``keep`` is called with the version, to keep the file that it was made from.
+    ``removed``. ``keep`` is called with the version, to keep the file that it was made from. With ``force``
+    it replaces a version of the same bytes, too.
     """
     from rag.store.documents import NewChunk, NewVersion, live_version, replace_version, version_chunk_ids
 
     parsed, outcome = ready.parsed, ready.outcome
     item.sha256, item.size_bytes = outcome.sha256, outcome.size_bytes
     old = live_version(session, kb, ready.item.path)
-    if old is not None and (old.sha256, old.sidecar_sha256) == (outcome.sha256, outcome.sidecar_sha256):
+    same = old is not None and (old.sha256, old.sidecar_sha256) == (outcome.sha256, outcome.sidecar_sha256)
+    if old is not None and same and not force:
         settle_unchanged(session, item, old)
         return []
     if (old.id if old else 0) != ready.before:  # another job wrote it since: which bytes are the newer?

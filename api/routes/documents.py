@@ -34,6 +34,7 @@ async def upload(
     kb: Annotated[Slug | None, Form()] = None,
     tags: Annotated[str, Form(description="For all of the files; commas between them", max_length=4000)] = "",
     meta: Annotated[str, Form(description="For all of the files; a JSON object", max_length=100_000)] = "",
+    force: Annotated[bool, Form(description="Parse and index files that are unchanged, too")] = False,
 ) -> dict[str, Any]:
     """Takes files in as a job; `Location` says where to watch it. A knowledge base is made if there is none.
 
@@ -59,7 +60,7 @@ async def upload(
                 for name in names:
                     if not is_sidecar(name) and not any(name + suffix in names for suffix in SUFFIXES):
                         (folder / (name + SUFFIXES[-1])).write_bytes(described)
-            return worker.upload(folder, paths, slug)
+            return worker.upload(folder, paths, slug, force)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

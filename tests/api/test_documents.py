@@ -23,10 +23,10 @@ from tests.api.conftest import HANDBOOK, running
 pytestmark = pytest.mark.anyio
 
 
-async def upload(client: httpx.AsyncClient, files: dict[str, bytes], kb: str = "") -> dict[str, Any]:
+async def upload(client: httpx.AsyncClient, files: dict[str, bytes], kb: str = "", **fields: str) -> dict[str, Any]:
     """Sends files and waits for their job."""
     parts = [("file", (name, content)) for name, content in files.items()]
-    response = await client.post("/v1/documents", files=parts, data={"kb": kb} if kb else {})
+    response = await client.post("/v1/documents", files=parts, data={"kb": kb, **fields} if kb else fields)
     assert response.status_code == 202, response.text
     location = response.headers["location"]
     assert location == f"/v1/jobs/{response.json()['job_id']}"
@@ -68,6 +68,9 @@ async def test_same_bytes_are_skipped_and_changed_ones_replace(asked: httpx.Asyn
     again = await upload(asked, {"员工手册.txt": HANDBOOK.encode()})
     assert again["documents"][0]["status"] == "skipped"
     assert again["documents"][0]["document_id"] == listed["id"]
+    forced = await upload(asked, {"员工手册.txt": HANDBOOK.encode()}, force="true")
+    assert forced["documents"][0]["status"] == "indexed"
+    assert forced["documents"][0]["document_id"] == listed["id"]
     changed = await upload(asked, {"员工手册.txt": HANDBOOK.replace("十五天", "二十天").encode()})
     assert changed["documents"][0]["document_id"] == listed["id"]
     (now,) = (await asked.get("/v1/documents")).json()["data"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,14 @@ def test_near_duplicates_are_told(folder: Path) -> None:
     assert twin["document_id"] == rows["二.txt"]["document_id"]
     assert twin["similarity"] > 0.8
     assert rows["甲.txt"]["near_duplicates"] == []
+
+
+@pytest.mark.usefixtures("service")
+def test_the_advice_to_ingest_again_works(folder: Path, make_pdf: Callable[..., bytes]) -> None:
+    (folder / "扫描.pdf").write_bytes(make_pdf([["第一页有字，水泵每月检查一次。"], []]))
+    assert "--force" in run(folder).output
+    assert document(run(folder, "--json"))["totals"]["skipped"] == 2
+    assert document(run(folder, "--force", "--json"))["totals"]["indexed"] == 2
 
 
 @pytest.mark.usefixtures("service")

@@ -24,7 +24,7 @@ from ingest.plan import dry_run
 from ingest.report import JobReport, Progress, job_to_dict
 from rag.errors import Conflict, InvalidInput, NotFound
 from rag.service import Service
-from rag.store.documents import list_documents
+from rag.store.documents import get_document, list_documents, list_versions
 from rag.store.kbs import get_kb
 from rag.store.models import DocumentVersion
 from tests.ingest.installation import installation
@@ -155,6 +155,31 @@ def test_a_damaged_new_version_leaves_the_old_one(service: Service, folder: Path
     (folder / "甲.txt").write_bytes(bytes(range(256)) * 40)
     assert statuses(ingest(service, folder))["甲.txt"] == "failed"
     assert stored(service)["甲.txt"] == "甲文件\n水泵每月检查一次。"
+
+
+def test_force_replaces_what_is_unchanged(service: Service, folder: Path) -> None:
+    (folder / "甲.txt").write_text("水泵每月检查一次。" * 40, encoding="utf-8")
+    first = ingest(service, folder)
+    smaller = {"chunk_target": 60, "chunk_max": 90, "chunk_overlap": 0}
+    assert set(statuses(ingest(service, folder, sizes=smaller)).values()) == {"skipped"}
+    assert {d.action for d in dry_run([folder], force=True, settings=service.settings).documents} == {"replace"}
+    before = stored(service)
+    forced = ingest(service, folder, force=True)
+    assert set(statuses(forced).values()) == {"indexed"}
+    assert {d.document_id for d in forced.documents} == {d.document_id for d in first.documents}
+    assert not any(document.near_duplicates for document in forced.documents)
+    assert forced.totals["chunks"] > first.totals["chunks"]  # it was cut again
+    assert stored(service) == before
+    with service.database.session() as session:
+        document = get_document(session, _id(forced, "甲.txt"))
+        old, new = list_versions(session, document)
+        assert (old.number, new.number, old.sha256 == new.sha256) == (1, 2, True)
+        assert old.replaced_at is not None
+        assert new.replaced_at is None
+        assert all(version.original for version in document.versions)
+    service.originals.sweep()
+    proven(service)
+    assert set(statuses(ingest(service, folder)).values()) == {"skipped"}
 
 
 def test_sync_deletes_what_vanished_from_the_same_folder_only(service: Service, folder: Path, tmp_path: Path) -> None:
