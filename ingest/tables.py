@@ -46,8 +46,8 @@ def _lines(grid: list[list[str]], width: int, has_header: bool | None) -> tuple[
 
 
 def _named(names: list[str], row: list[str]) -> str:
-    if sum(map(bool, row)) == 1:  # a row that spans the table: a group title, a note
-        return next(filter(None, row))
+    if row[0] and not any(row[1:]):  # a row that spans the table: a group title, a note
+        return row[0]
     return "；".join(
         f"{name.rstrip('：:')}：{cell}" if name else cell for name, cell in zip(names, row, strict=True) if cell
     )

@@ -75,6 +75,63 @@ def test_numbers_as_excel_shows_them() -> None:
     ]
 
 
+def saved(book: Any) -> bytes:
+    buffer = io.BytesIO()
+    book.save(buffer)
+    return buffer.getvalue()
+
+
+def test_sparse_rows_keep_their_header() -> None:
+    data = workbook(
+        名单=[
+            ["部门", "姓名", "金额"],
+            ["第一组", None, None],
+            ["甲部", "张三", 120],
+            [None, "乙", None],
+            [None, None, 80],
+        ]
+    )
+    assert lines(parse(data, "a.xlsx"))[1:] == ["第一组", "部门：甲部；姓名：张三；金额：120", "姓名：乙", "金额：80"]
+
+
+def test_merged_cells_stand_in_each_of_their_rows() -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet: Any = book.active
+    for row in (["名单", None, None], [None] * 3, ["部门", "姓名", "电话"], ["甲部", "张三", "1"], [None, "李四", "2"]):
+        sheet.append(row)
+    sheet.append([None, "王五"])
+    sheet.append(["乙部", "赵六", "4"])
+    for cells in ("A1:C2", "A4:A6", "C5:C6"):
+        sheet.merge_cells(cells)
+    assert lines(parse(saved(book), "a.xlsx")) == [
+        "名单",
+        "部门 | 姓名 | 电话",
+        "部门：甲部；姓名：张三；电话：1",
+        "部门：甲部；姓名：李四；电话：2",
+        "部门：甲部；姓名：王五；电话：2",
+        "部门：乙部；姓名：赵六；电话：4",
+    ]
+
+
+def test_what_a_workbook_does_not_show_is_told() -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet: Any = book.active
+    for row in (["项目", "数量"], ["甲", 1], ["乙", 2], ["合计", "=SUM(B2:B3)"]):
+        sheet.append(row)
+    book.create_sheet("底稿").append(["看不见"])
+    book.create_sheet("参数").append(["也看不见"])
+    book["底稿"].sheet_state, book["参数"].sheet_state = "hidden", "veryHidden"
+    parsed = parse(saved(book), "a.xlsx")
+    assert lines(parsed) == ["项目：数量", "甲：1", "乙：2", "合计"]
+    assert parsed.fidelity["formulas_without_value"] == 1
+    assert parsed.fidelity["hidden_sheets_left_out"] == ["底稿", "参数"]
+    assert "formulas_without_value" not in parse(workbook(甲=[["x"]]), "a.xlsx").fidelity
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "gb18030"])
 def test_csv(separator: str, encoding: str) -> None:
