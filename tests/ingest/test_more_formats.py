@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import io
 import zipfile
+from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,77 @@ def test_slides_are_pages() -> None:
     ]
     assert parsed.page_at(parsed.text.index("讲两分钟")) == 1
     assert parsed.page_at(parsed.text.index("预算")) == 2
+
+
+def slide(draw: Callable[[Any], object]) -> Parsed:
+    from pptx import Presentation
+
+    deck = Presentation()
+    draw(deck.slides.add_slide(deck.slide_layouts[6]).shapes)
+    return parse(saved(deck), "a.pptx")
+
+
+def test_line_breaks_on_slides() -> None:
+    def draw(shapes: Any) -> None:
+        paragraph = shapes.add_textbox(0, 0, 9, 9).text_frame.paragraphs[0]
+        for i, text in enumerate(("一、适用范围", "二、", "违约责任")):
+            if i == 1:
+                paragraph.add_line_break()
+            paragraph.add_run().text = text
+
+    assert lines(slide(draw)) == ["一、适用范围", "二、违约责任"]
+
+
+def test_charts_are_tables() -> None:
+    from pptx.chart.data import CategoryChartData, XyChartData
+    from pptx.enum.chart import XL_CHART_TYPE
+
+    def draw(shapes: Any) -> None:
+        data = CategoryChartData()
+        data.categories = ["一季度", "二季度"]
+        data.add_series("销售额", (120, 135.5))
+        data.add_series("成本", (80, None))
+        chart = shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 9, 9, data).chart
+        chart.chart_title.text_frame.text = "上半年（万元）"
+        points = XyChartData()
+        points.add_series("点").add_data_point(1, 2)
+        shapes.add_chart(XL_CHART_TYPE.XY_SCATTER, 0, 50, 9, 9, points)
+
+    parsed = slide(draw)
+    assert lines(parsed) == [
+        "上半年（万元）",
+        "销售额 | 成本",
+        "一季度；销售额：120；成本：80",
+        "二季度；销售额：135.5",
+    ]
+    assert parsed.fidelity["charts_without_figures"] == 1
+
+
+def test_categories_of_charts() -> None:
+    from pptx.chart.data import CategoryChartData
+    from pptx.enum.chart import XL_CHART_TYPE
+
+    days, places = CategoryChartData(), CategoryChartData()
+    days.categories = [datetime.date(2026, 1, 31)]
+    places.add_category("华东").add_sub_category("上海")
+
+    def draw(shapes: Any) -> None:
+        for top, data in enumerate((days, places)):
+            data.add_series("销量", (3,))
+            shapes.add_chart(XL_CHART_TYPE.LINE, 0, top, 9, 9, data)
+
+    assert lines(slide(draw)) == ["销量", "2026-01-31；销量：3", "销量", "华东 上海；销量：3"]
+
+
+def test_merged_cells_on_slides() -> None:
+    def draw(shapes: Any) -> None:
+        table = shapes.add_table(3, 2, 0, 0, 9, 9).table
+        for i, row in enumerate((["部门", "姓名"], ["甲部", "张三"], ["", "李四"])):
+            for j, text in enumerate(row):
+                table.cell(i, j).text = text
+        table.cell(1, 0).merge(table.cell(2, 0))
+
+    assert lines(slide(draw)) == ["部门 | 姓名", "部门：甲部；姓名：张三", "部门：甲部；姓名：李四"]
 
 
 # -- books and mail --------------------------------------------------------------------------------
