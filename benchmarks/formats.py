@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 python benchmarks/formats.py ../shared/samples [--peers PYTHON | --install-peers] [--json]
 
-The samples hold one text in many formats. Recall is the share of its characters found in order,
-precision the share of what was read that belongs to it, white space removed. Seconds are CPU time of
-a second reading in a fresh process. ``--install-peers`` puts markitdown and pypdf into an environment
-of their own for the time of the run; they are no dependencies.
+The samples hold one text in many formats; further ones are made of it here. Recall is the share of
+its characters found in order, precision the share of what was read that belongs to it, white space
+removed. Seconds are CPU time of a second reading in a fresh process. ``--install-peers`` puts markitdown
+and pypdf into an environment of their own for the time of the run; they are no dependencies.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ TRUE = (
     "text_gbk.txt", "page_utf8.html", "page_gbk_nometa.html", "doc.docx", "slides.pptx", "book.epub",
     "chromium.pdf", "rl_cid.pdf", "rl_wqy.pdf", "scan.pdf", "ocr.png", "ocr_rot.png",
 )  # fmt: skip
+MADE = ("made.xlsx", "made_gbk.csv", "made.md", "made.eml", "made.zip", "made_big5.txt")
 LONG = "big.pdf"
 """43 pages without a truth of their own: only the speed counts."""
 PEERS = ["markitdown[docx,pdf,pptx,xlsx]", "pypdf"]
@@ -39,9 +40,10 @@ Figures = dict[str, Any]
 
 def chatgglm(file: Path) -> str:
     from ingest.runners.worker import work
+    from ingest.sources import address, expand
 
-    answer = work(str(file), file.name)
-    return answer["parsed"]["text"] if answer["status"] == "parsed" else ""
+    answers = [work(address(source), source.path) for source in expand([file]).files]
+    return "\n".join(answer["parsed"]["text"] for answer in answers if answer["status"] == "parsed")
 
 
 def markitdown(file: Path) -> str:
@@ -95,28 +97,82 @@ def _environment() -> dict[str, str]:
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def compared(folder: Path, pythons: dict[str, str]) -> Figures:
+def made(text: str) -> dict[str, bytes]:
+    """Files of the formats in `MADE` that hold the lines of ``text``, in their order."""
+    import csv
+    import zipfile
+    from email.message import EmailMessage
+
+    import openpyxl
+
+    lines = text.strip().splitlines()
+    rows = [("编号", "内容"), *enumerate(lines, 1)]
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    sheet, table, packed = io.BytesIO(), io.StringIO(), io.BytesIO()
+    book.save(sheet)
+    csv.writer(table).writerows(rows)
+    parts = [f"{lines[0][:9]}**{lines[0][9:]}**", *(f"{i}. {line}" for i, line in enumerate(lines[1:-1], 2))]
+    mail, forwarded = EmailMessage(), EmailMessage()
+    mail.set_content(lines[0])
+    for i, line in enumerate(lines[1:-1], 2):
+        mail.add_attachment(line.encode("gb18030"), maintype="text", subtype="plain", filename=f"{i}.txt")
+    forwarded.set_content(lines[-1])
+    forwarded.add_alternative(f"<p>{lines[-1]}</p>", subtype="html")
+    mail.add_attachment(forwarded)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i, line in enumerate(lines, 1):
+            archive.writestr(f"资料/{i:03}.txt", line.encode("gb18030"))
+    return {
+        "made.xlsx": sheet.getvalue(),
+        "made_gbk.csv": table.getvalue().encode("gb18030"),
+        "made.md": "\n\n".join([*parts, f"[^1]: {lines[-1]}"]).encode(),
+        "made.eml": mail.as_bytes(),
+        "made.zip": packed.getvalue(),
+        "made_big5.txt": _traditional(text).encode("big5"),
+    }
+
+
+def _traditional(text: str) -> str:
+    """Traditional characters that are in Big5 and mean the same to `gglm.text.normalize`."""
+    from gglm.text import traditional_to_simplified
+
+    def in_big5(char: str) -> bool:
+        return bool(char.encode("big5", "ignore"))
+
+    table = {simple: old for old, simple in traditional_to_simplified().items() if in_big5(old)}
+    return "".join(char if in_big5(char) else table[char] for char in text)
+
+
+def comparable(text: str, name: str) -> str:
+    """Without white space; what had to be written in traditional characters, in simplified ones."""
+    from gglm.text import normalize
+
+    return "".join((normalize(text) if "big5" in name else text).split())
+
+
+def compared(folder: Path, scratch: Path, pythons: dict[str, str]) -> Figures:
     """Recall, precision and seconds of each reader on each sample."""
-    truth = _squeezed((folder / "truth.txt").read_text(encoding="utf-8"))
+    truth = (folder / "truth.txt").read_text(encoding="utf-8")
+    for name, data in made(truth).items():
+        (scratch / name).write_bytes(data)
+    everything = [*(folder / name for name in TRUE), *(scratch / name for name in MADE), folder / LONG]
     figures: Figures = {}
     for reader, python in pythons.items():
-        files = [folder / name for name in (*TRUE, LONG) if reader != "pypdf" or name.endswith(".pdf")]
+        files = [file for file in everything if reader != "pypdf" or file.suffix == ".pdf"]
         found = read(python, reader, files)
         figures[reader] = {}
         for file in files:
-            text = _squeezed(found[file.name]["text"])
+            true, text = (comparable(text, file.name) for text in (truth, found[file.name]["text"]))
             own: Figures = {"seconds": round(found[file.name]["seconds"], 4)}
-            if file.name in TRUE:
+            if file.name != LONG:
                 size = sum(
-                    block.size for block in SequenceMatcher(None, truth, text, autojunk=False).get_matching_blocks()
+                    block.size for block in SequenceMatcher(None, true, text, autojunk=False).get_matching_blocks()
                 )
-                own |= {"recall": round(size / len(truth), 4), "precision": round(size / max(len(text), 1), 4)}
+                own |= {"recall": round(size / len(true), 4), "precision": round(size / max(len(text), 1), 4)}
             figures[reader][file.name] = own
     return figures
-
-
-def _squeezed(text: str) -> str:
-    return "".join(text.split())
 
 
 def long_pdf(pages: int) -> bytes:
@@ -168,7 +224,7 @@ def _installed(folder: Path) -> str:
 
 def _shown(figures: Figures) -> str:
     out = []
-    for name in (*TRUE, LONG):
+    for name in (*TRUE, *MADE, LONG):
         cells = [
             f"{reader} {own[name].get('recall', '')} / {own[name].get('precision', '')} {own[name]['seconds']:.3f} s"
             for reader, own in figures["formats"].items()
@@ -201,7 +257,7 @@ def main() -> None:
         peers = _installed(Path(scratch) / "peers") if arguments.install_peers else arguments.peers
         if peers:
             pythons |= {"markitdown": peers, "pypdf": peers}
-        figures = {"formats": compared(arguments.paths[0], pythons)}
+        figures = {"formats": compared(arguments.paths[0], Path(scratch), pythons)}
         if arguments.pages:
             figures["long"] = memory(Path(scratch), arguments.pages)
     print(json.dumps(figures, ensure_ascii=False) if arguments.json else _shown(figures))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.formats import MADE, comparable, made
 from ingest.formats import ocr, parse
+from ingest.sources import address, expand
 
 FLOORS = {
     "text_gbk.txt": 1.0,
@@ -49,6 +51,20 @@ def test_recall(samples: Path, name: str) -> None:
         pytest.skip("needs the extra ocr")
     truth = squeezed((samples / "truth.txt").read_text(encoding="utf-8"))
     assert matched(truth, text_of(samples / name)) / len(truth) >= FLOORS[name]
+
+
+TEXT = """检索增强生成（RAG）是一种结合信息检索与文本生成的方法，2024年的召回率可达95.3%。
+违约金为合同总价的百分之五，自逾期之日起按日计算；不满一日的，按一日计算。
+北京大学创办于1898年，初名京师大学堂，校园位于北京市海淀区颐和园路5号，又称燕园。
+本合同一式两份，双方各执一份，自签字盖章之日起生效。"""
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_recall_of_formats_made_here(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(made(TEXT)[name])
+    read = "".join(parse(Path(address(source)), source.path).text for source in expand([tmp_path / name]).files)
+    truth = comparable(TEXT, name)
+    assert matched(truth, comparable(read, name)) == len(truth)
 
 
 @pytest.mark.shared
