@@ -128,7 +128,14 @@ class _Tar(ArchiveFile):
         self.packed = size
         self.stream = stream
         self.archive = tarfile.open(fileobj=stream, mode="r:", errors="surrogateescape")  # noqa: SIM115 (closed with it)
-        self.infos = {_key(info.name): info for info in self.archive if not info.isdir()}  # the last of a name holds
+        self.infos: dict[str, tarfile.TarInfo] = {}
+        count, most = 0, limits.current().max_archive_files
+        for info in self.archive:
+            if not info.isdir():
+                self.infos[_key(info.name)] = info  # the last of a name holds
+                count += is_shown(info.name)
+                if count > most:  # millions of headers are packed into little
+                    raise limits.TooLarge("the archive holds at least", count, "files", "max_archive_files")
         self.entries = [Entry(key, _tar_name(key), info.size, _refused_tar(info)) for key, info in self.infos.items()]
         super().__init__()
 
@@ -145,6 +152,13 @@ class _Tar(ArchiveFile):
     def close(self) -> None:
         self.archive.close()
         self.stream.close()
+
+
+def is_shown(path: str) -> bool:
+    """Whether a member is told of: hidden ones are not."""
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith((".", "~$")) and part != ".." for part in parts)
+    return bool(parts) and not hidden and parts[0] != "__MACOSX"
 
 
 def _expanded(packed: IO[bytes], size: int) -> IO[bytes]:

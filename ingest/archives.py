@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ingest import limits
-from ingest.archive_files import MAX_RATIO, SUFFIXES, ArchiveFile, Entry, opened
+from ingest.archive_files import MAX_RATIO, SUFFIXES, ArchiveFile, Entry, is_shown, opened
 from ingest.errors import DamagedFile, MissingSource, SourceError
 
 SEPARATOR = "!/"
@@ -85,7 +85,7 @@ class _Walk:
 
     def members(self, file: Path, chain: tuple[str, ...]) -> Iterator[Member]:
         archive = _archive(file, chain)
-        entries = [entry for entry in archive.entries if _is_shown(entry.path)]
+        entries = [entry for entry in archive.entries if is_shown(entry.path)]
         self._charge(archive, entries)
         seen: set[str] = set()
         for entry in entries:
@@ -125,12 +125,6 @@ class _Walk:
             raise DamagedFile(f"the archive expands to more than {MAX_RATIO} times its size; it looks like a bomb")
         if self.expanded > limits.current().max_archive_mb << 20:
             raise limits.TooLarge("the archive expands to", self.expanded >> 20, "MiB", "max_archive_mb")
-
-
-def _is_shown(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    hidden = any(part.startswith((".", "~$")) and part != ".." for part in parts)
-    return bool(parts) and not hidden and parts[0] != "__MACOSX"
 
 
 def _is_read(path: str) -> bool:

@@ -12,6 +12,7 @@ import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +21,7 @@ from ingest import archives
 from ingest.errors import SourceError
 from ingest.formats import supported, unsupported_reason
 from ingest.limits import Limits, applied, current
+from ingest.runners.local import ParsingProcess
 from ingest.sidecars import described, is_sidecar
 
 MAX_PATH = 1024
@@ -72,13 +74,16 @@ def expand(
     parser reads are listed as skipped, or as failed where they were named themselves. Symbolic
     links are followed, each folder once. Side-car files (`ingest.sidecars`) belong to their documents.
     ``include`` and ``exclude`` are shell patterns over the relative path, the file name, or a folder
-    on the way to it, whatever the case; within archives they hold for the members.
+    on the way to it, whatever the case; within archives they hold for the members. Archives are listed in a process of
+    their own, within the limits of parsing.
     """
-    with applied(limits or current()):
-        return _expand(paths, include, exclude)
+    with applied(limits or current()), closing(ParsingProcess(current())) as lister:
+        return _expand(paths, include, exclude, lister)
 
 
-def _expand(paths: Iterable[Path | str], include: Sequence[str], exclude: Sequence[str]) -> Sources:
+def _expand(
+    paths: Iterable[Path | str], include: Sequence[str], exclude: Sequence[str], lister: ParsingProcess
+) -> Sources:
     found = Sources()
     for given in paths:
         path = Path(given)
@@ -92,12 +97,12 @@ def _expand(paths: Iterable[Path | str], include: Sequence[str], exclude: Sequen
             found.problems.append(Problem(name, "failed", f"cannot be read: {error.strerror or error}"))
             continue
         if stat.S_ISDIR(mode):
-            _walk(path, found, include, exclude)
+            _walk(path, found, include, exclude, lister)
         elif not stat.S_ISREG(mode):
             found.problems.append(Problem(name, "failed", "not a regular file"))
         elif is_sidecar(path.name) and Path(described(str(path))).is_file():
             continue
-        elif not _take(found, path.absolute(), name, "", include, exclude):
+        elif not _take(found, path.absolute(), name, "", include, exclude, lister):
             found.problems.append(Problem(name, "failed", unsupported_reason(path.name)))
     found.files = _unique(found)
     return found
@@ -113,7 +118,7 @@ def root_id(folder: Path) -> str:
     return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
-def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[str]) -> None:
+def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[str], lister: ParsingProcess) -> None:
     root = root_id(top)
     seen: set[tuple[int, int]] = set()
     readable = True
@@ -154,13 +159,21 @@ def _walk(top: Path, found: Sources, include: Sequence[str], exclude: Sequence[s
         if is_sidecar(path):
             if described(path) not in present:
                 found.problems.append(Problem(path, "skipped", _NO_FILE))
-        elif not _take(found, file.absolute(), path, root, include, exclude):
+        elif not _take(found, file.absolute(), path, root, include, exclude, lister):
             found.problems.append(Problem(path, "skipped", unsupported_reason(file.name)))
     if readable:
         found.complete.append(root)
 
 
-def _take(found: Sources, file: Path, path: str, root: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def _take(
+    found: Sources,
+    file: Path,
+    path: str,
+    root: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    lister: ParsingProcess,
+) -> bool:
     """Adds a file, or the members of an archive; False where nothing reads it."""
     if not archives.is_archive(path):
         if len(path) > MAX_PATH:
@@ -171,7 +184,7 @@ def _take(found: Sources, file: Path, path: str, root: str, include: Sequence[st
             return False
         return True
     try:
-        inside = archives.members(file)
+        inside = lister.members(file)
     except SourceError as error:
         found.problems.append(Problem(path[:MAX_PATH], error.status, str(error)))
         return True

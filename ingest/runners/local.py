@@ -13,7 +13,10 @@ import threading
 import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
+from typing import Any
 
+from ingest.archives import Member
+from ingest.errors import SourceError
 from ingest.limits import Limits
 from ingest.runners import Outcome, Task
 from ingest.runners.worker import restore
@@ -119,13 +122,39 @@ class ParsingProcess:
         self.process: subprocess.Popen[str] | None = None
 
     def run(self, task: Task) -> Outcome:
+        """Parses and cuts."""
+        answer = self._asked({"file": task.file, "name": task.name}, "parsing")
+        parsed, chunks = restore(answer)
+        return Outcome(
+            task.key,
+            answer.get("sha256", ""),
+            answer.get("size_bytes", 0),
+            parsed,
+            chunks,
+            answer["status"],
+            answer["error"],
+            answer.get("seconds", 0.0),
+            answer.get("passing", False),
+            answer.get("sidecar_sha256"),
+            answer.get("signature", ""),
+        )
+
+    def members(self, archive: Path) -> list[Member]:
+        """`ingest.archives.members`; raises `SourceError`, also where it takes too long or too much memory."""
+        answer = self._asked({"archive": str(archive)}, "listing the archive")
+        if answer["status"] != "listed":
+            raise SourceError(answer["error"])
+        return [Member(*member) for member in answer["members"]]
+
+    def _asked(self, request: dict[str, str], what: str) -> dict[str, Any]:
+        """The answer to a request, with ``status`` and ``error``."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
         watchdog = _Watchdog(process, self.limits.parse_timeout_s)
         line = ""
         try:
-            process.stdin.write(json.dumps({"file": task.file, "name": task.name}) + "\n")
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             while (line := process.stdout.readline()).startswith('{"more":'):
                 watchdog.allowed += json.loads(line)["more"]
@@ -136,32 +165,16 @@ class ParsingProcess:
         if not line.endswith("\n"):
             self.close()
             if watchdog.late:
-                return Outcome(
-                    task.key,
-                    error=f"parsing took longer than {watchdog.allowed:.0f} s and was stopped; "
-                    "split the file, or raise CHATGGLM_PARSE_TIMEOUT_S",
-                )
-            return Outcome(
-                task.key,
-                error="the parser crashed on this file: it is damaged, or needs more memory than "
+                error = f"{what} took longer than {watchdog.allowed:.0f} s and was stopped; "
+                return {"status": "failed", "error": error + "split the file, or raise CHATGGLM_PARSE_TIMEOUT_S"}
+            return {
+                "status": "failed",
+                "error": "the parser crashed on this file: it is damaged, or needs more memory than "
                 f"CHATGGLM_PARSE_MEMORY_MB allows ({self.limits.parse_memory_mb})",
-                passing=True,  # or the machine was short of memory
-            )
-        answer = json.loads(line)
-        parsed, chunks = restore(answer)
-        return Outcome(
-            task.key,
-            answer.get("sha256", ""),
-            answer.get("size_bytes", 0),
-            parsed,
-            chunks,
-            answer["status"],
-            answer["error"],
-            answer["seconds"],
-            answer.get("passing", False),
-            answer.get("sidecar_sha256"),
-            answer.get("signature", ""),
-        )
+                "passing": True,  # or the machine was short of memory
+            }
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     def _started(self) -> subprocess.Popen[str]:
         if self.process is None or self.process.poll() is not None:
@@ -172,6 +185,7 @@ class ParsingProcess:
                 stdout=subprocess.PIPE,
                 stderr=None if os.environ.get("CHATGGLM_DEBUG") else subprocess.DEVNULL,
                 encoding="utf-8",
+                errors="surrogatepass",
                 env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
             )
         return self.process

@@ -1,4 +1,4 @@
-"""A parsing process: one JSON request a line in, one JSON answer a line out.
+"""A parsing process: one JSON request a line in, one JSON answer a line out. It also lists archives.
 
 It is a process of its own so that a parser that hangs, eats memory or crashes costs one document
 and not the ingestion.
@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,10 @@ def work(file: str, name: str) -> dict[str, Any]:
     from ingest.sidecars import described_by_sidecar
     from rag.minhash import signature
 
-    began = time.perf_counter()
     own = limits.current()
     sizes = own.chunk_target, own.chunk_max, own.chunk_overlap
     answer: dict[str, Any] = {"status": "failed", "error": ""}
-    try:
+    with _answering(answer):
         data = read(Path(file))
         limits.more_time(own.parse_timeout_s_per_mb * len(data) / 1e6)
         answer |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
@@ -42,6 +41,28 @@ def work(file: str, name: str) -> dict[str, Any]:
         answer["parsed"] = plain(parsed)
         answer["chunks"] = plain_chunks(chunk(parsed, *sizes))
         answer["status"] = "parsed"
+    return answer
+
+
+def members(file: str) -> dict[str, Any]:
+    """List one archive; the answer is plain JSON. Never raises for a bad one."""
+    from ingest import archives
+
+    answer: dict[str, Any] = {"status": "failed", "error": ""}
+    with _answering(answer):
+        with contextlib.suppress(OSError):  # if it is gone, the listing says so
+            limits.more_time(limits.current().parse_timeout_s_per_mb * os.path.getsize(file) / 1e6)
+        answer["members"] = [(member.key, member.path, member.error) for member in archives.members(Path(file))]
+        answer["status"] = "listed"
+    return answer
+
+
+@contextlib.contextmanager
+def _answering(answer: dict[str, Any]) -> Iterator[None]:
+    """Adds the time taken, and why it failed if it did."""
+    began = time.perf_counter()
+    try:
+        yield
     except SourceError as error:
         answer |= {"status": error.status, "error": str(error), "passing": error.passing}
     except MemoryError:
@@ -51,7 +72,6 @@ def work(file: str, name: str) -> dict[str, Any]:
     except Exception as error:  # our own mistake: the document is listed, the batch goes on
         answer["error"] = f"unexpected {type(error).__name__}: {error}"[:300]
     answer["seconds"] = round(time.perf_counter() - began, 4)
-    return answer
 
 
 def plain(parsed: Parsed) -> dict[str, Any]:
@@ -83,7 +103,7 @@ def main(given: dict[str, Any] | None = None) -> None:
     """
     limits.install(limits.Limits(**(given or {})))
     limit_process(limits.current().parse_memory_mb if given else 0)
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass")  # names may be no UTF-8
     os.dup2(2, 1)
 
     def write(answer: dict[str, Any]) -> None:
@@ -93,7 +113,7 @@ def main(given: dict[str, Any] | None = None) -> None:
     limits.on_more_time(lambda seconds: write({"more": seconds}))
     for line in sys.stdin:
         request = json.loads(line)
-        write(work(request["file"], request["name"]))
+        write(members(request["archive"]) if "archive" in request else work(request["file"], request["name"]))
 
 
 def limit_process(memory_mb: int) -> None:

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tarfile
+import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingest import archives
+from ingest.archive_files import opened
 from ingest.errors import DamagedFile, MissingSource
 from ingest.formats import parse
-from ingest.limits import Limits
+from ingest.limits import Limits, TooLarge, applied
 from ingest.pipeline import ingest
 from ingest.sources import address, expand
 from tests.ingest.installation import installation
@@ -196,6 +200,40 @@ def test_limits_of_archives_say_which_setting_to_raise(tmp_path: Path) -> None:
         [tar(tmp_path / "one.tar", ("a.txt", bytes(2 << 20)))], limits=Limits(max_document_mb=1)
     ).problems
     assert "CHATGGLM_MAX_DOCUMENT_MB" in problem.error
+
+
+def test_members_of_a_tar_are_counted_while_they_are_listed(tmp_path: Path) -> None:
+    file = tar(tmp_path / "a.tar", *((f".git/{i}", b"") for i in range(9)), *((f"{i}.txt", b"") for i in range(4)))
+    with applied(Limits(max_archive_files=4)):
+        assert len(opened(file, file.name).entries) == 13  # hidden ones are not counted
+    with applied(Limits(max_archive_files=3)), pytest.raises(TooLarge, match=r"at least 4 files.* 3.*MAX_ARCHIVE"):
+        opened(file, file.name)
+
+
+def test_an_archive_that_takes_too_long_to_list_is_given_up(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("甲/空.txt").tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+    (tmp_path / "long.tar").write_bytes(header * 300_000)
+    archive(tmp_path / "short.zip", **{"a.txt": "x"})
+    limits = Limits(parse_timeout_s=1.0, parse_timeout_s_per_mb=0.0, max_archive_files=10**6)
+    began = time.monotonic()
+    found = expand([tmp_path / "long.tar"], limits=limits)
+    assert time.monotonic() - began < 5.0
+    assert found.files == []
+    assert "listing the archive took longer than 1 s" in found.problems[0].error
+    assert "CHATGGLM_PARSE_TIMEOUT_S" in found.problems[0].error
+    folder = expand([tmp_path], limits=replace(limits, parse_timeout_s=3.0))
+    assert [source.path for source in folder.files] == ["short.zip!/a.txt"]  # the rest goes on
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_an_archive_that_takes_too_much_memory_to_list_is_given_up(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2 << 30  # a name of two gigabytes
+    with (tmp_path / "a.tar").open("wb") as file:
+        file.write(info.tobuf(tarfile.GNU_FORMAT))
+        file.truncate((2 << 30) + 1024)
+    (problem,) = expand([tmp_path / "a.tar"], limits=Limits(parse_memory_mb=512)).problems
+    assert "CHATGGLM_PARSE_MEMORY_MB" in problem.error
 
 
 @pytest.mark.parametrize("suffix", KINDS)
