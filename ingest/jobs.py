@@ -166,18 +166,19 @@ def finish(session: Session, job: Job, error: str | None = None) -> None:
         for item in session.scalars(left):
             settle(item, "skipped", CANCELLED)
         session.flush()
+    job.finished_at = now()
     job.totals = totals(session, job)
     job.error = error
     if job.cancel_requested:
         job.state = "cancelled"
     else:
         job.state = "failed" if error or job.totals["failed"] else "succeeded"
-    job.finished_at = now()
     job.lease_owner = job.lease_until = None
 
 
 def totals(session: Session, job: Job) -> dict[str, Any]:
-    """Counts over the job's items; characters and bytes are those of the documents indexed now."""
+    """Counts over the job's items; characters and bytes are those of the documents indexed now. ``seconds``, once it
+    has ended, from the first claim on: whole ones."""
     rows = session.execute(
         select(
             JobItem.state,
@@ -203,7 +204,7 @@ def totals(session: Session, job: Job) -> dict[str, Any]:
         "deleted": len(job.deleted or ()),
     }
     if job.started_at and job.finished_at:
-        found["seconds"] = float((job.finished_at - job.started_at).seconds)
+        found["seconds"] = (job.finished_at - job.started_at).total_seconds()
     return found
 
 

@@ -24,6 +24,7 @@ from ingest.plan import dry_run
 from ingest.report import JobReport, Progress, job_to_dict
 from rag.errors import Conflict, InvalidInput, NotFound
 from rag.service import Service
+from rag.store.base import now
 from rag.store.documents import get_document, list_documents, list_versions
 from rag.store.kbs import get_kb
 from rag.store.models import DocumentVersion
@@ -155,6 +156,20 @@ def test_a_damaged_new_version_leaves_the_old_one(service: Service, folder: Path
     (folder / "甲.txt").write_bytes(bytes(range(256)) * 40)
     assert statuses(ingest(service, folder))["甲.txt"] == "failed"
     assert stored(service)["甲.txt"] == "甲文件\n水泵每月检查一次。"
+
+
+def test_the_seconds_of_a_job_are_those_of_all_who_worked_on_it(service: Service, folder: Path) -> None:
+    alone = ingest(service, folder)
+    assert 0 < alone.totals["seconds"] < 600
+    job_id = submit(service, [folder])
+    with service.database.session(write=True) as session:  # another began it the day before, and died
+        jobs.get_job(session, job_id).started_at = now() - timedelta(days=1, seconds=5)
+    report = run_job(service, job_id)
+    assert 86_405 <= report.totals["seconds"] < 87_000
+    with service.database.session() as session:
+        job = jobs.get_job(session, job_id)
+        assert jobs.totals(session, job)["seconds"] == job_to_dict(session, job, "default")["totals"]["seconds"]
+        assert jobs.totals(session, job)["seconds"] == report.totals["seconds"]
 
 
 def test_force_replaces_what_is_unchanged(service: Service, folder: Path) -> None:
