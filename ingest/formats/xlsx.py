@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ingest.canonical import Draft
+from ingest.errors import NoText
 from ingest.formats.container import check_archive
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -43,6 +44,10 @@ def parse(data: bytes, name: str) -> Draft:
             draft.heading(sheet.title, 2)
         draft.table(rows)
     book.close()
+    if not draft.blocks and draft.fidelity:
+        raise NoText(
+            "all is on hidden sheets or in formulas without values; show them, or save it in Excel, and try again"
+        )
     return draft
 
 

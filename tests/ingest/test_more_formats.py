@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ingest.errors import DamagedFile, EmptyFile, EncryptedFile
+from ingest.errors import DamagedFile, EmptyFile, EncryptedFile, NoText
 from ingest.formats import parse
 from ingest.limits import Limits, TooLarge, applied
 from ingest.types import Parsed
@@ -131,6 +131,8 @@ def test_what_a_workbook_does_not_show_is_told() -> None:
     assert parsed.fidelity["formulas_without_value"] == 1
     assert parsed.fidelity["hidden_sheets_left_out"] == ["底稿", "参数"]
     assert "formulas_without_value" not in parse(workbook(甲=[["x"]]), "a.xlsx").fidelity
+    with pytest.raises(NoText, match="formulas without values"):
+        parse(workbook(甲=[["=1+1"]]), "a.xlsx")
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
@@ -473,6 +475,11 @@ def test_archives_in_mail_keep_to_the_limits() -> None:
     assert "CHATGGLM_MAX_ARCHIVE_FILES" in parsed.fidelity["attachments_without_text"][0]
     broken = parse(with_zip(b"PK\x03\x04 not really"), "a.eml")
     assert "damaged" in broken.fidelity["attachments_without_text"][0]
+
+
+def test_many_unreadable_attachments_are_counted() -> None:
+    parsed = parse(with_zip(packed(**{f"{i}.mp4": "?" for i in range(203)})), "a.eml")
+    assert (len(parsed.fidelity["attachments_without_text"]), parsed.fidelity["more_without_text"]) == (200, 3)
 
 
 def test_what_is_said_of_attachments() -> None:
