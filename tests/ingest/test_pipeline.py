@@ -158,6 +158,17 @@ def test_a_damaged_new_version_leaves_the_old_one(service: Service, folder: Path
     assert stored(service)["甲.txt"] == "甲文件\n水泵每月检查一次。"
 
 
+def test_verify_compares_the_terms_themselves(service: Service, folder: Path) -> None:
+    (folder / "丁.txt").write_text("检查" * 300, encoding="utf-8")  # more often than postings count
+    ingest(service, folder)
+    proven(service)
+    with service.database.session(write=True) as session:
+        version = session.scalars(select(DocumentVersion).where(DocumentVersion.text.contains("水泵"))).one()
+        version.text = version.text.replace("水泵", "气阀")  # as many terms, other ones
+    (problem,) = service.indexes.verify("default").problems
+    assert "The postings of 1 chunks are not those of their text" in problem
+
+
 def test_the_seconds_of_a_job_are_those_of_all_who_worked_on_it(service: Service, folder: Path) -> None:
     alone = ingest(service, folder)
     assert 0 < alone.totals["seconds"] < 600
