@@ -77,6 +77,7 @@ ACTS = {
             ("ingest", "FOLDER", "--sync", "--workers", "1"),
             dict.fromkeys(OLD[:5], 2) | dict.fromkeys(OLD[8:], None),
         ),
+        Act("force", ("ingest", "FOLDER", "--force", "--workers", "1")),
         Act("delete", ("documents", "delete", *OLD[:4], "--yes"), dict.fromkeys(OLD[:4], None), edits_files=False),
         # One publication a document; small segments are merged by it, those of four chunks in the background.
         Act("merge", ("ingest", "FOLDER", "--workers", "1"), dict.fromkeys([*NEW[:4], *OLD[:2]], 2), batch=1, seal=4),

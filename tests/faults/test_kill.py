@@ -16,7 +16,7 @@ import pytest
 from tests.faults.process import Zygote
 from tests.faults.scene import ACTS, BEFORE, Scene, trial
 
-STEPS = {"ingest": 120, "replace": 80, "delete": 30, "merge": 180, "rebuild": 35}
+STEPS = {"ingest": 120, "replace": 80, "force": 110, "delete": 30, "merge": 180, "rebuild": 35}
 """About as many steps does an act take at least; past the last, it is killed when it has ended."""
 SEED = int(os.environ.get("CHATGGLM_TEST_FAULTS_SEED", time.time_ns() % 1_000_000))
 
