@@ -78,11 +78,14 @@ class Averaged:
     """The static model inside: a model's piece vectors, averaged; its layers are left out."""
 
     def __init__(self, model: Ours) -> None:
+        from tokenizers import Tokenizer
+
         from rag.embedders.training.encoder import piece_vectors
         from rag.embedders.training.train import bert_of
 
         self.name = f"{model.name}, piece vectors averaged"
-        self.tokenizer = model.model.tokenizer.backend_tokenizer
+        self.tokenizer = Tokenizer.from_str(model.model.tokenizer.backend_tokenizer.to_str())
+        self.tokenizer.no_padding()  # else what the longest text of a batch adds is averaged in
         self.vectors = piece_vectors(bert_of(model.model))
 
     def passages(self, texts: Sequence[str]) -> Matrix:
