@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -211,7 +212,20 @@ def memory(scratch: Path, pages: int) -> Figures:
         "characters": len(found[file.name]["text"]),
         "seconds": round(found[file.name]["seconds"], 1),
         "rss_mb": round(found["rss_mb"]),
+        "ingest_rss_mb": round(ingesting(file, scratch / "home")),
     }
+
+
+def ingesting(file: Path, home: Path) -> float:
+    """Peak memory in MB of `chatgglm ingest`, of the largest of its processes."""
+    command = [str(Path(sys.executable).with_name("chatgglm")), "ingest", str(file), "--json"]
+    environment = {**os.environ, "CHATGGLM_HOME": str(home)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"chatgglm ingest {file.name} ended with {process.returncode}")
+    return usage.ru_maxrss / 1024
 
 
 def _installed(folder: Path) -> str:

@@ -18,7 +18,7 @@ class SentenceEmbedder:
         from sentence_transformers import SentenceTransformer
 
         load: Any = SentenceTransformer
-        self._model = load(name, device="cpu")
+        self._model = load(name, device="cpu").float()  # some are stored in half precision, which a CPU emulates
         known = self._model.prompts or {}
         self._query = known.get("query") or ""
         self._passage = known.get("passage") or known.get("document") or ""
