@@ -116,6 +116,18 @@ def test_other_pooling_goes_through_sentence_transformers(tmp_path: Path) -> Non
     assert np.abs(np.linalg.norm(embedder.encode_passages(TEXTS), axis=1) - 1).max() < 1e-5
 
 
+def test_weights_in_half_precision_are_computed_in_float32(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    whole = make(tmp_path, pooling="cls")
+    half = SentenceTransformer(str(whole), device="cpu").half()
+    half.save(str(tmp_path / "half"))
+    loaded = SentenceEmbedder(str(tmp_path / "half"), "half")
+    assert {p.dtype.itemsize for p in loaded._model.parameters()} == {4}
+    expected = SentenceEmbedder(str(whole), "whole").encode_passages(TEXTS)
+    np.testing.assert_allclose(loaded.encode_passages(TEXTS), expected, atol=2e-3)
+
+
 def test_an_id_tells_weights_apart(tmp_path: Path, folder: Path) -> None:
     other = make(tmp_path, seed=1)
     assert embedder_id(str(folder)) != embedder_id(str(other))
