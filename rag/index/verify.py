@@ -164,7 +164,8 @@ def _postings(segment: Segment, wanted: IdArray) -> Iterator[tuple[int, tuple[in
     ascending order, and how often that is there."""
     chosen = files.member(segment.ids, wanted)
     blocks = range(0, len(segment.docs), _BLOCK)
-    at = np.concatenate([np.flatnonzero(chosen[segment.docs[b : b + _BLOCK]]) + b for b in blocks] or [[]]).astype(int)
+    found = (np.flatnonzero(chosen[segment.docs[b : b + _BLOCK]]) + b for b in blocks)
+    at = np.concatenate([np.zeros(0, dtype=np.int64), *found])
     at = at[np.argsort(segment.docs[at], kind="stable")]  # by document; within one the terms still ascend
     keys = segment.terms[np.searchsorted(segment.starts, at, side="right") - 1]
     numbers = np.flatnonzero(chosen)
