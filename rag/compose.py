@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rag.cite import Evidence
 from rag.text import key, sentence_around, terms
 from rag.types import Citation, Passage, ReaderOutput, Span
-from rag.verdict import asks_yes_no, verdict, words
+from rag.verdict import asks_twice, asks_yes_no, verdict, words
 
 NOT_FOUND = "资料中没有找到这个问题的答案。"
 NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
@@ -248,7 +248,7 @@ def _lines(text: str) -> list[Span]:
 
 def _yes_or_no(question: str, passage: Passage, source: Span, output: ReaderOutput) -> Draft | None:
     """«可以：…», the sentence quoted that says it or, where the reader is sure, what it found; else None."""
-    if source.end > len(passage.text):  # a claim that will not verify
+    if source.end > len(passage.text) or asks_twice(question):  # unverifiable; two questions
         return None
     around = sentence_around(passage.text, source.start, source.end)
     if found := verdict(question, passage.text[around.start : around.end]):

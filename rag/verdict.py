@@ -83,6 +83,11 @@ def asks_yes_no(question: str) -> bool:
     return bool(_YES_NO.search(question.strip())) and not _WH.search(question)
 
 
+def asks_twice(question: str) -> bool:
+    """Whether two clauses ask for yes or no («能拍照吗，带三脚架行不行»): one word cannot answer both."""
+    return sum(bool(_YES_NO.search(clause.strip())) for clause in _CLAUSE.split(question)) > 1
+
+
 def words(question: str) -> tuple[str, str]:
     """Yes and no as the question asks for them: 能 and 不能, 需要 and 不需要 …, else 是 and 不是."""
     offered = [m for clause in _CLAUSE.split(question) if (m := _OFFERED.search(clause))]

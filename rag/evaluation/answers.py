@@ -8,9 +8,10 @@ least one citation points into the gold document, and either
 - a gold answer, compared without punctuation and spaces, is contained in the answer, and the
   answer is at most three times as long as it (five characters are always allowed).
 
-The supporting sentence that people see does not count. Questions whose gold answer is in the
-asker's words (types ``yesno`` and ``abstractive``) are judged by the same rule; because a copied
-answer can rarely pass it, ``evidence_found`` is reported beside it: the gold ``evidence`` overlaps
+The supporting sentence that people see does not count. Questions whose gold answer is in own words (types
+``yesno`` and ``abstractive``) are judged by the same rule, and a yes/no question is also right where the answer begins
+with the same of yes and no as the gold answer and cites its evidence. Because a copied answer can rarely pass,
+``evidence_found`` is reported beside it: the gold ``evidence`` overlaps
 the cited quotes by F1 0.6, or holds them or is held by them. A question without a gold document
 is right when it is refused.
 
@@ -27,6 +28,7 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from gglm.metrics import RiskCoverage, auroc, exact_match, f1, risk_coverage
+from gglm.verdict import said
 from rag.calibrate import calibrate
 from rag.errors import ChatGGLMError, InvalidInput
 from rag.text import key, numbers
@@ -128,7 +130,10 @@ def judge(question: Question, answer: Answer) -> Verdict:
     """Compare an answer with what is known about its question."""
     gold = question.doc is not None
     in_document = [c for c in answer.citations if same_document(c.path, question.doc)]
+    evidence_found = any(_overlaps(c.quote, question.evidence) for c in in_document)
     right_text = gold and answer.answerable and right_answer(answer.answer, question.answers)
+    if gold and answer.answerable and question.type == "yesno" and evidence_found:
+        right_text |= said(answer.answer) is not None and said(answer.answer) == said(question.answers[0])
     scored = gold and answer.answerable
     return Verdict(
         id=question.id,
@@ -145,7 +150,7 @@ def judge(question: Question, answer: Answer) -> Verdict:
         right_document=bool(in_document),
         retrieved=any(same_document(p.path, question.doc) for p in answer.passages),
         evidence=bool(key(question.evidence)),
-        evidence_found=any(_overlaps(c.quote, question.evidence) for c in in_document),
+        evidence_found=evidence_found,
         right=(right_text and bool(in_document)) if gold else not answer.answerable,
         citations=len(answer.citations),
         citations_right=len(in_document),

@@ -297,5 +297,8 @@ def test_what_the_sentence_says_literally_goes_before_the_reader() -> None:
 
 
 def test_no_verdict_on_other_questions() -> None:
+    both = [passage("可以带伞，不可以带宠物。")]
+    asked = "能带伞吗，带宠物行不行？"
+    assert draft(asked, read(both, "可以带伞", verdict=True), both, stored(both)).text == "可以带伞"
     shown = [passage("展厅九点开门。")]
     assert draft("展厅几点开门？", read(shown, "九点", verdict=True), shown, stored(shown)).text == "九点"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rag.calibrate import calibrate
 from rag.errors import InvalidInput
-from rag.evaluation.answers import judge, percentiles, questions, right_answer, same_document, summary
+from rag.evaluation.answers import Question, judge, percentiles, questions, right_answer, same_document, summary
 from rag.evaluation.retrieval import ndcg_at, questions_and_contexts, recall_at, reciprocal_rank, scores
 from rag.evaluation.rows import read_rows
 from rag.types import Answer, Citation, Passage
@@ -98,6 +98,16 @@ def test_right_needs_the_answer_and_a_citation_into_the_document() -> None:
     assert not refused.right
     assert refused.f1 == 0.0
     assert refused.retrieved
+
+
+def test_yes_and_no_count_with_their_evidence() -> None:
+    asked = Question("1", "a.md", "yesno", "能退吗？", ("不能，过了七天就不退了。",), "七天后概不退款")
+    assert judge(asked, answered("不能：七天后概不退款", "a.md")).right
+    assert not judge(asked, answered("能：七天后概不退款", "a.md")).right
+    assert not judge(asked, answered("七天后概不退款", "a.md")).right, "neither is said"
+    assert not judge(asked, answered("不能：退款走原渠道", "a.md")).right, "the evidence is another"
+    assert not judge(asked, answered("不能：七天后概不退款", "b.md")).right
+    assert not judge(asked, answered("不能：七天后概不退款", "a.md", answerable=False)).right
 
 
 def test_an_unanswerable_question_is_right_when_refused() -> None:
