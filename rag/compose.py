@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from rag.cite import Evidence
 from rag.text import key, sentence_around, terms
 from rag.types import Citation, Passage, ReaderOutput, Span
-from rag.verdict import asks_twice, asks_yes_no, verdict, words
+from rag.verdict import asks_twice, asks_yes_no, plausible, verdict, words
 
 NOT_FOUND = "资料中没有找到这个问题的答案。"
 NOTHING_RELEVANT = "资料中没有找到与这个问题有关的内容。"
@@ -253,7 +253,11 @@ def _yes_or_no(question: str, passage: Passage, source: Span, output: ReaderOutp
     around = sentence_around(passage.text, source.start, source.end)
     if found := verdict(question, passage.text[around.start : around.end]):
         word, quoted = found.word, around
-    elif output.verdict is not None and asks_yes_no(question):
+    elif (
+        output.verdict is not None
+        and asks_yes_no(question)
+        and plausible(output.verdict, passage.text[source.start : source.end])
+    ):
         word, quoted = words(question)[not output.verdict], source
     else:
         return None

@@ -49,6 +49,10 @@ MIN_SHARE = 0.5
 """Share of the question's content characters that the clause must name."""
 
 
+_DENIES = re.compile(f"{_NO['may']}|{_NO['need']}|没有")
+_RESTRICTS = re.compile(
+    r"[不没无未别勿禁免]|拒绝|停止|暂停|取消|除外|仅|只[能可限有在]|才[能可会]|谢绝|上限|超过|以上|以下|之前|以前"
+)
 _OFFERED = re.compile(
     r"可不可以|可以|能不能|能够|能否|能|可否|会不会|会(?!议|员|计|费|长|场|展|籍)|需不需要|需要|用不用|要不要|要(?!求|是|么|点)|"
     r"有没有|有(?!效|关|限|没)|是不是|是否|是|算不算|算|行不行|行吗|对不对|对吗|允许"
@@ -81,6 +85,12 @@ def _narrower(subject: str, about: set[str]) -> bool:
 def asks_yes_no(question: str) -> bool:
     """Whether a question wants 是 or 否."""
     return bool(_YES_NO.search(question.strip())) and not _WH.search(question)
+
+
+def plausible(yes: bool, quote: str) -> bool:
+    """Whether a quotation can bear out the reader's word: no «no» without a word that denies or limits, no «yes» with
+    one that denies. A wrong word does more harm than none."""
+    return not _DENIES.search(quote) if yes else bool(_RESTRICTS.search(quote))
 
 
 def asks_twice(question: str) -> bool:

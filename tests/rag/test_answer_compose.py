@@ -279,11 +279,19 @@ def test_one_sentence_that_says_both_is_quoted_whole() -> None:
     assert both.generated == ()
 
 
-@pytest.mark.parametrize(("says", "lead"), [(True, "能："), (False, "不能："), (None, "")])
-def test_yes_or_no_where_the_reader_is_sure(says: bool | None, lead: str) -> None:
-    shown = [passage("充值卡满一年未用的，余额转入公共账户。转入后凭身份证办理。")]
-    quote = "余额转入公共账户"
-    result = draft("充值卡放了两年还能用吗？", read(shown, quote, verdict=says), shown, stored(shown))
+@pytest.mark.parametrize(
+    ("says", "quote", "lead"),
+    [
+        (False, "满一年未用的，余额转入公共账户", "不是："),
+        (False, "余额转入公共账户", ""),  # nothing in it denies or limits
+        (True, "余额转入公共账户", "是："),
+        (True, "转入后不支持线上使用", ""),  # it denies
+        (None, "满一年未用的，余额转入公共账户", ""),
+    ],
+)
+def test_yes_or_no_where_the_reader_is_sure(says: bool | None, quote: str, lead: str) -> None:
+    shown = [passage("充值卡满一年未用的，余额转入公共账户。转入后不支持线上使用。")]
+    result = draft("充值卡放了两年还算有效吗？", read(shown, quote, verdict=says), shown, stored(shown))
     assert result.text == lead + quote
     assert result.generated == ((Span(0, len(lead)),) if lead else ())
     (citation,) = cite(result.text, "copied", result.claims, stored(shown))
