@@ -167,7 +167,7 @@ _FITTING: dict[Topic, str] = {
     "identity": "ChatGGLM",
     "ability": "文档|资料|问答|回答|摘要",
     "thanks": "不客气|不用谢|别客气|不谢|应该的|帮上|高兴|开心|随时",
-    "farewell": "再见|拜拜|回见|晚安|慢走|下次|随时|祝",
+    "farewell": "再见|拜拜|回见|晚安|慢走|下次见|随时再来|祝您|祝你",
     "greeting": "^(?:您|你|大家|早上|上午|中午|下午|晚上)好|^早|^晚安|^嗨|^哈喽|^在的|^我在|高兴|快乐|愉快",
     "assent": "^(?:好|嗯|行|明白|收到|没关系|不急|请)|随时|继续",
 }
@@ -186,5 +186,7 @@ def fitting(topic: Topic, reply: str) -> bool:
     if re.search(r"(.{2,}?)\1{2,}|(.)\2{2,}", text) or "\ufffd" in text or _STRAY.search(text):
         return False
     if topic != "greeting" and (text[-1] in "？?" or _CLAIM.search(text)):
+        return False
+    if topic in ("farewell", "assent", "thanks") and re.search("什么|吗|写|ChatGGLM", text):  # a stray
         return False
     return bool(re.search(_FITTING[topic], text))
