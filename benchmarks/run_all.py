@@ -394,6 +394,8 @@ def _formats_rows(f: Figures) -> Rows:
     readers = f["formats"]
     for label, name in FORMATS.items():
         own = {reader: found[name] for reader, found in readers.items() if name in found}
+        if not own:
+            continue
         yield (
             f"{label}: recall / precision",
             lambda own=own: "; ".join(
