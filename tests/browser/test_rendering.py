@@ -119,8 +119,10 @@ def test_stop_keeps_what_the_server_calls_interrupted(url: str, reader: CueReade
         expect(reply.locator(".waiting")).to_contain_text("正在阅读")  # the passages are there, the answer is not
         assert reader.entered.wait(20)
         expect(widget.get_by_role("button", name="发送")).to_have_count(0)
-        widget.get_by_role("button", name="停止").click()
+        with page.expect_event("requestfailed"):  # the page closes the connection …
+            widget.get_by_role("button", name="停止").click()
         expect(reply).to_contain_text("已停止")
+        page.wait_for_timeout(1000)  # … and the server sees that before its reader goes on
     finally:
         reader.go_on.set()
     conversation = created.value.json()["id"]
