@@ -91,6 +91,20 @@ def kind_of(index: Any) -> Kind:
     return found[type(index)]
 
 
+def check(index: Any) -> None:
+    """That it is of our kinds and its lists name vectors that there are (FAISS checks its graphs itself).
+
+    Raises:
+        ValueError: it is not so; a search would end in an error of its own.
+    """
+    if kind_of(index) != "ivf":
+        return
+    for number in range(index.nlist):
+        positions, _ = ivf_list(index, number)
+        if len(positions) and not 0 <= positions.min() <= positions.max() < index.ntotal:
+            raise ValueError(f"list {number} names vectors that there are not")
+
+
 def build(ids: IdArray, vectors: FloatMatrix, kind: Kind = "flat", stop: Callable[[], bool] = never) -> Any:
     """A `faiss.IndexIDMap` of vectors float32 (n, dim) by inner product. The same vectors give the same
     index.

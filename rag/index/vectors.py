@@ -56,18 +56,27 @@ class Segment:
 
     def nearest(self, queries: FloatMatrix, k: int, mask: Mask, exact: bool = True) -> tuple[IdArray, FloatMatrix]:
         """The ``k`` best of the vectors whose ``mask`` is True: ids and cosines, both (q, k); −1 where
-        there are fewer. What an approximate search leaves too short is searched exactly."""
+        there are fewer. What an approximate search leaves too short is searched exactly.
+
+        Raises:
+            IndexUnavailable: its file was damaged after it was opened, or where no look at opening shows it.
+        """
         left = int(mask.sum())
         if not left:
             return np.full((len(queries), k), -1, dtype=np.int64), np.zeros((len(queries), k), dtype=np.float32)
         selector = None
         if left < len(self):
             selector = faiss().IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        scores, positions = kinds.search(self.inner, queries, k, selector, exact)
-        short = (positions[:, : min(k, left)] < 0).any(axis=1) if not exact else np.zeros(len(queries), dtype=bool)
-        if short.any():
-            scores[short], positions[short] = kinds.search(self.inner, queries[short], k, selector, exact=True)
-        return np.where(positions >= 0, self.ids[positions], -1), scores
+        try:
+            scores, positions = kinds.search(self.inner, queries, k, selector, exact)
+            short = (positions[:, : min(k, left)] < 0).any(axis=1) if not exact else np.zeros(len(queries), dtype=bool)
+            if short.any():
+                scores[short], positions[short] = kinds.search(self.inner, queries[short], k, selector, exact=True)
+            return np.where(positions >= 0, self.ids[positions], -1), scores
+        except (RuntimeError, IndexError) as error:  # what FAISS finds wrong, and places that there are not
+            if self.folder is None:
+                raise
+            raise files.damaged(self.folder / f"{self.name}.faiss", str(error).splitlines()[0]) from error
 
     def positions(self, ids: IdArray) -> tuple[IdArray, IdArray]:
         """Which of ``ids`` (ascending) it holds, as indexes into them, and where."""
@@ -125,8 +134,8 @@ class Segment:
             segment = cls(index, ids, name, folder, buffer)
             if segment.inner.ntotal != len(ids):
                 raise ValueError(f"{segment.inner.ntotal} vectors for {len(ids)} ids")
-            _ = segment.kind
-        except (OSError, ValueError, RuntimeError, AttributeError) as error:
+            kinds.check(segment.inner)
+        except (OSError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
             raise files.damaged(path, str(error).splitlines()[0]) from error
         return segment
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rag.errors import IndexUnavailable
 from rag.index import segments
 from rag.index.kinds import Kind, Sizes, Stopped, ivf_list
-from rag.index.vectors import FaissStore
+from rag.index.vectors import FaissStore, Segment
 from rag.ports import FloatMatrix
 
 DIM = 16
@@ -181,6 +181,41 @@ def test_a_check_finds_an_index_that_does_not_find() -> None:
     positions, _ = ivf_list(lists.inner, longest)
     positions[0] = positions[1]
     assert "each vector once" in " ".join(lists.problems())
+
+
+@pytest.mark.parametrize("kind", ["flat", *KINDS])
+def test_a_damaged_file_of_any_kind_is_read_or_refused(kind: Kind, tmp_path: Path) -> None:
+    """One bit flipped at 300 places (not in the first 256 bytes: a length there can ask for all memory)."""
+    (segment,) = approximate(kind).segments if kind != "flat" else made(600).segments
+    segment.save(tmp_path)
+    whole = (tmp_path / f"{segment.name}.faiss").read_bytes()
+    everything = np.ones(len(segment), dtype=bool)
+    refused = 0
+    for place in range(256, len(whole), max(1, len(whole) // 300)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        (tmp_path / f"{place}.faiss").write_bytes(damaged)
+        try:
+            opened = Segment.open(tmp_path, str(place))
+            for exact in (True, False):
+                ids, _ = opened.nearest(unit(3, 9), 10, everything, exact)
+                assert ids.shape == (3, 10)
+        except IndexUnavailable as error:
+            refused += 1
+            assert "kb rebuild" in error.message
+    assert refused or kind == "flat", "links and lists hold places that can be wrong"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_cut_short_is_refused(kind: Kind, tmp_path: Path) -> None:
+    (segment,) = approximate(kind).segments
+    segment.save(tmp_path)
+    path = tmp_path / f"{segment.name}.faiss"
+    whole = path.read_bytes()
+    for size in (0, 10, 200, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.faiss").write_bytes(whole[:size])
+        with pytest.raises(IndexUnavailable, match="kb rebuild"):
+            Segment.open(tmp_path, "cut")
 
 
 def test_which_kind_by_size() -> None:
