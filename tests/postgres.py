@@ -53,11 +53,19 @@ class PostgresServer:
         """SQLAlchemy URL of a database of this server."""
         return f"postgresql+psycopg://chatgglm@/{database}?host={self.folder}"
 
-    def database(self, template: str = "template0") -> str:
+    def database(self, template: str = "template0", tablespace: str = "pg_default") -> str:
         """The URL of a new database, empty or a copy of ``template`` (which nobody may be connected to)."""
         name = f"test_{uuid.uuid4().hex[:12]}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" TABLESPACE "{tablespace}"')
         return self.url(name)
+
+    def tablespace(self, folder: Path) -> str:
+        """The name of a new tablespace in an empty folder, which is given to the server."""
+        if self._user:
+            shutil.chown(folder, self._user)
+        name = f"space_{uuid.uuid4().hex[:12]}"
+        self.execute(f"CREATE TABLESPACE \"{name}\" LOCATION '{folder}'")
+        return name
 
     def execute(self, statement: str) -> None:
         """One statement on the maintenance database, committed at once."""

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.process import Zygote
 from tests.faults.scene import Scene
+from tests.postgres import PostgresServer
 
 collect_ignore = [] if hasattr(os, "fork") else ["test_kill.py", "test_damage.py", "test_disk_full.py"]
 
@@ -32,6 +33,14 @@ def other() -> Iterator[Zygote]:
 def start(request: pytest.FixtureRequest, zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """An installation with documents, to be copied (`Scene.copied`), on SQLite and on PostgreSQL."""
     postgres = request.getfixturevalue("postgres") if request.param == "postgres" else None
+    folder = tmp_path_factory.mktemp("faults")
+    yield Scene.begun(zygote, folder / "start", postgres)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def start_postgres(zygote: Zygote, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The same on PostgreSQL alone, for faults of its disk."""
     folder = tmp_path_factory.mktemp("faults")
     yield Scene.begun(zygote, folder / "start", postgres)
     shutil.rmtree(folder, ignore_errors=True)

@@ -113,12 +113,15 @@ class Scene:
         for path, version in BEFORE.items():
             write(self.documents, path, version)
 
-    def copied(self, name: str) -> Scene:
-        """The same installation once more, to be ruined; the documents are those of `BEFORE` again."""
+    def copied(self, name: str, tablespace: str = "pg_default") -> Scene:
+        """The same installation once more, to be ruined; the documents are those of `BEFORE` again.
+
+        Its database lies in ``tablespace`` where that is PostgreSQL's.
+        """
         folder = self.folder.with_name(name)
         shutil.copytree(self.folder, folder)
         self.reset_documents()
-        url = self.postgres.database(template=self.url.split("@/")[1].split("?")[0]) if self.postgres else ""
+        url = self.postgres.database(self.url.split("@/")[1].split("?")[0], tablespace) if self.postgres else ""
         return Scene(self.zygote, folder, self.postgres, url)
 
     def drop(self) -> None:
