@@ -39,7 +39,9 @@ def start(request: pytest.FixtureRequest, zygote: Zygote, tmp_path_factory: pyte
 
 
 @pytest.fixture(scope="session")
-def start_postgres(zygote: Zygote, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def start_postgres(
+    zygote: Zygote, postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
     """The same on PostgreSQL alone, for faults of its disk."""
     folder = tmp_path_factory.mktemp("faults")
     yield Scene.begun(zygote, folder / "start", postgres)
