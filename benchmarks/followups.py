@@ -1,10 +1,13 @@
-"""What a conversation's follow-ups find: as typed, as `rag.rewrite` has them searched, and by gold rewrites.
+"""What a conversation's follow-ups become, and what they find.
 
     python benchmarks/followups.py [--shared ../shared] [--reader] [--json]
 
-The turns of authored_conversations after the first, over their passages and all authored ones, by both indexes and
-their fusion as `rag.retrieve` does it. Complete questions must not find less than as they were typed. ``--reader``
-lets the shipped model rewrite; rules alone without. The figures stand in docs/decisions/010.
+**Rewriting**: what `rag.rewrite` makes of a question by its history, against the gold rewrite; exact match and
+ROUGE-L on characters, and how many questions that were complete stayed as they were. **Finding**: the turns of
+authored_conversations after the first, as typed, as they are searched, and by gold rewrites, over their passages and
+all authored ones, by both indexes and their fusion as `rag.retrieve` does it. Complete questions must not find less
+than as they were typed. ``--reader`` lets the shipped model rewrite; rules alone without. docs/decisions/010 has the
+history.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from gglm.metrics import exact_match, rouge
 from rag.evaluation.retrieval import scores
 from rag.evaluation.rows import read_rows
 from rag.fusion import FOCUSED, Focus, fuse, order, search_both, sharpen
@@ -24,6 +29,7 @@ from rag.rewrite import complete, standalone
 from rag.types import Turn
 
 DEPTH = 30
+REWRITES = ("authored_rewrite_dev", "rewrite_acl19.heldout")
 Queries = Sequence[tuple[str, float]]
 
 
@@ -56,7 +62,32 @@ class Pool:
         return order(sharpen(fused, [(w, Focus.of(text, self.lexical)) for text, w in queries], texts))
 
 
-def measure(shared: Path, reader: object = None) -> dict[str, Any]:
+def rewriting(shared: Path, reader: object = None) -> dict[str, Any]:
+    """Exact match and ROUGE-L in percent by file; ``as_typed`` is the ROUGE-L of doing nothing."""
+    found: dict[str, Any] = {}
+    for name in REWRITES:
+        pairs = [
+            (row["question"], row["rewrite"], standalone(row["question"], _turns(row["history"]), reader).question)
+            for row in read_rows(shared / "data" / "rewrite" / f"{name}.jsonl.zst")
+        ]
+        whole = [made == asked for asked, gold, made in pairs if asked == gold]
+        found[name] = {
+            "count": len(pairs),
+            "em": 100 * fmean(exact_match(made, [gold]) for _, gold, made in pairs),
+            "rouge_l": 100 * fmean(rouge(made, gold)["rougeL"] for _, gold, made in pairs),
+            "as_typed": 100 * fmean(rouge(asked, gold)["rougeL"] for asked, gold, _ in pairs),
+            "complete": len(whole),
+            "complete_kept": sum(whole),
+        }
+    return found
+
+
+def _turns(said: Sequence[str]) -> list[Turn]:
+    """The last one is the assistant's, and they alternate."""
+    return [Turn("assistant" if (len(said) - n) % 2 else "user", text) for n, text in enumerate(said)]
+
+
+def finding(shared: Path, reader: object = None) -> dict[str, Any]:
     """Scores by kind of turn and what was searched with."""
     data = shared / "data"
     talks = list(read_rows(data / "chat" / "authored_conversations.jsonl.zst"))
@@ -99,7 +130,7 @@ def main() -> None:
         from rag.service import get_service
 
         reader = get_service().reader
-    report = measure(arguments.shared, reader)
+    report = {"rewriting": rewriting(arguments.shared, reader), "finding": finding(arguments.shared, reader)}
     print(json.dumps(report, ensure_ascii=False, indent=None if arguments.json else 1))
 
 

@@ -208,6 +208,11 @@ def ranking(bench: Bench) -> Figures:
     return {way: report[way] for way in WAYS}  # docs/decisions/008 has the others
 
 
+def conversation(bench: Bench) -> Figures:
+    bench.data("rewrite")
+    return bench.json("benchmarks/followups.py", "--shared", str(bench.shared))
+
+
 def end_to_end(bench: Bench) -> Figures:
     return _asked(bench, bench.data("e2e_dev"))
 
@@ -277,6 +282,7 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "reading": reading,
     "retrieval": retrieval,
     "ranking": ranking,
+    "conversation": conversation,
     "end_to_end": end_to_end,
     "end_to_end_written": end_to_end_written,
 }
@@ -493,6 +499,30 @@ def _ranking_rows(f: Figures) -> Rows:
         )
 
 
+def _conversation_rows(f: Figures) -> Rows:
+    names = {
+        "authored_rewrite_dev": "our follow-ups, dev",
+        "rewrite_acl19.heldout": "ACL 2019 utterance rewriting, held out (small talk)",
+    }
+    for key, label in names.items():
+        yield (
+            f"made to stand alone, {label}: exact match / ROUGE-L (as typed)",
+            lambda r=f["rewriting"][key]: (
+                f"{r['em']:.1f} / {r['rouge_l']:.1f} ({r['as_typed']:.1f}) of {r['count']}; "
+                f"{r['complete_kept']} of {r['complete']} complete ones kept"
+            ),
+        )
+    for key, label in {"complete": "complete questions", "follow-ups": "follow-ups"}.items():
+        yield (
+            f"{label} in a conversation: R@1 / R@5",
+            lambda g=f["finding"][key]: "; ".join(
+                f"{way} {g[way]['r@1']:.3f} / {g[way]['r@5']:.3f}"
+                for way in ("as typed", "as searched", "gold rewrite")
+            )
+            + f" ({g['turns']} turns)",
+        )
+
+
 def _retrieval_rows(f: Figures) -> Rows:
     yield "questions / paragraphs", lambda: f"{f['questions']} / {f['contexts']}"
     for name in ("lexical", "dense", "hybrid"):
@@ -672,6 +702,11 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
         "`python benchmarks/ranking.py --questions 0 --no-reader`; fusion chosen on trial, the others report "
         "(docs/decisions/008).",
         _ranking_rows,
+    ),
+    "conversation": (
+        "Follow-up questions",
+        "`python benchmarks/followups.py`: rules alone, no model; conversations over 3,000 passages.",
+        _conversation_rows,
     ),
     "end_to_end": (
         "End to end: 12 documents in several formats, with questions",
