@@ -88,10 +88,19 @@ _DATE_Q = re.compile(r"哪(?:一)?[天年](?!到)|几月|哪(?:一)?个?月|何�
 _COUNT_Q = re.compile(rf"(?<!哪)(?:几|多少)\s?({_LONG_UNITS}|{_MEASURE})")
 
 
+_NO_FIGURE = re.compile(r"什么(?!时候)|怎么|怎样|如何|为什么|为何|谁|哪[里儿些]|啥(?!时候)|咋|[吗么]$")
+_PART = re.compile(r"[，,、？?；;。]")
+
+
 @lru_cache(maxsize=256)
 def expected(question: str) -> re.Pattern[str] | None:
-    """The pattern that the answer's core must match; None: the wording does not say."""
+    """The pattern that the answer's core must match; None: the wording does not say, or asks two things («几点前到账？没存够
+    有什么后果»), which one figure does not answer.
+    """
     form = _form(question)
+    parts = [part.strip() for part in _PART.split(question)] if form else []
+    if any(_NO_FIGURE.search(part) and not _form(part) for part in parts) and any(map(_form, parts)):
+        return None
     return re.compile(form) if form else None
 
 

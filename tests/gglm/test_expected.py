@@ -45,6 +45,11 @@ def test_wording_that_names_no_form(question: str) -> None:
     assert expected(question) is None
 
 
+@pytest.mark.parametrize("question", ["钱要几点前到账？没存够有什么后果", "多久能好，坏了找谁", "什么条件能退，几天内到账"])
+def test_a_question_for_two_things_wants_no_figure_alone(question: str) -> None:
+    assert expected(question) is None
+
+
 def cut(question: str, text: str, *quotes: str) -> str | None:
     """What is left of the likeliest fitting candidate; candidates are given by their wording."""
     found = fit(question, [text], [candidate(text, text.index(q), len(q), -0.1 * i) for i, q in enumerate(quotes)])
