@@ -94,8 +94,8 @@ _PART = re.compile(r"[，,、？?；;。]")
 
 @lru_cache(maxsize=256)
 def expected(question: str) -> re.Pattern[str] | None:
-    """The pattern that the answer's core must match; None: the wording does not say, or asks two things («几点前到账？没存够
-    有什么后果»), which one figure does not answer.
+    """The pattern that the answer's core must match; None: the wording does not say, or asks two things
+    («几点前到账？没存够有什么后果»), which one figure does not answer.
     """
     form = _form(question)
     parts = [part.strip() for part in _PART.split(question)] if form else []

@@ -45,7 +45,9 @@ def test_wording_that_names_no_form(question: str) -> None:
     assert expected(question) is None
 
 
-@pytest.mark.parametrize("question", ["钱要几点前到账？没存够有什么后果", "多久能好，坏了找谁", "什么条件能退，几天内到账"])
+@pytest.mark.parametrize(
+    "question", ["钱要几点前到账？没存够有什么后果", "多久能好，坏了找谁", "什么条件能退，几天内到账"]
+)
 def test_a_question_for_two_things_wants_no_figure_alone(question: str) -> None:
     assert expected(question) is None
 
