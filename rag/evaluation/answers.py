@@ -9,11 +9,11 @@ least one citation points into the gold document, and either
   answer is at most three times as long as it (five characters are always allowed).
 
 The supporting sentence that people see does not count. Questions whose gold answer is in own words (types
-``yesno`` and ``abstractive``) are judged by the same rule, and a yes/no question is also right where the answer begins
-with the same of yes and no as the gold answer and cites its evidence. Because a copied answer can rarely pass,
-``evidence_found`` is reported beside it: the gold ``evidence`` overlaps
-the cited quotes by F1 0.6, or holds them or is held by them. A question without a gold document
-is right when it is refused.
+``yesno`` and ``abstractive``) are judged by the same rule, and a yes/no question is also right where the answer tells
+the same of yes and no as the gold answer, in a word of its own (a quotation that happens to begin with 会 or 有 tells
+neither), and cites its evidence. Because a copied answer can rarely pass, ``evidence_found`` is reported beside it:
+the gold ``evidence`` overlaps the cited quotes by F1 0.6, or holds them or is held by them. A question without a gold
+document is right when it is refused.
 
 Citation precision is the mean share of an answer's citations that point into the gold document;
 citation recall the share of answered questions one of whose citations meets the gold evidence. The
@@ -133,7 +133,9 @@ def judge(question: Question, answer: Answer) -> Verdict:
     evidence_found = any(_overlaps(c.quote, question.evidence) for c in in_document)
     right_text = gold and answer.answerable and right_answer(answer.answer, question.answers)
     if gold and answer.answerable and question.type == "yesno" and evidence_found:
-        right_text |= said(answer.answer) is not None and said(answer.answer) == said(question.answers[0])
+        quoted = any(c.answer_start == 0 and answer.answer.startswith(c.quote) for c in answer.citations)
+        told = None if quoted else said(answer.answer)
+        right_text |= told is not None and told == said(question.answers[0])
     scored = gold and answer.answerable
     return Verdict(
         id=question.id,

@@ -64,8 +64,10 @@ def test_the_rule_for_a_right_answer(answer: str, golds: list[str], right: bool)
     assert right_answer(answer, golds) is right
 
 
-def answered(text: str, path: str, answerable: bool = True, p: float = 0.9) -> Answer:
-    citation = Citation(1, "d", 1, "t", path, None, 0, len(text), text, 0, len(text), "copied", 0.9)
+def answered(text: str, path: str, answerable: bool = True, p: float = 0.9, told: int = 0) -> Answer:
+    """The first ``told`` characters are the answer's own, the rest is quoted."""
+    quote = text[told:]
+    citation = Citation(1, "d", 1, "t", path, None, 0, len(quote), quote, told, len(text), "copied", 0.9)
     shown = Passage(1, "d", 1, "t", path, None, "", 0, 2, "原文")
     return Answer(
         question="问",
@@ -102,12 +104,18 @@ def test_right_needs_the_answer_and_a_citation_into_the_document() -> None:
 
 def test_yes_and_no_count_with_their_evidence() -> None:
     asked = Question("1", "a.md", "yesno", "能退吗？", ("不能，过了七天就不退了。",), "七天后概不退款")
-    assert judge(asked, answered("不能：七天后概不退款", "a.md")).right
-    assert not judge(asked, answered("能：七天后概不退款", "a.md")).right
+    assert judge(asked, answered("不能：七天后概不退款", "a.md", told=3)).right
+    assert not judge(asked, answered("能：七天后概不退款", "a.md", told=2)).right
     assert not judge(asked, answered("七天后概不退款", "a.md")).right, "neither is said"
-    assert not judge(asked, answered("不能：退款走原渠道", "a.md")).right, "the evidence is another"
-    assert not judge(asked, answered("不能：七天后概不退款", "b.md")).right
-    assert not judge(asked, answered("不能：七天后概不退款", "a.md", answerable=False)).right
+    assert not judge(asked, answered("不能：退款走原渠道", "a.md", told=3)).right, "the evidence is another"
+    assert not judge(asked, answered("不能：七天后概不退款", "b.md", told=3)).right
+    assert not judge(asked, answered("不能：七天后概不退款", "a.md", answerable=False, told=3)).right
+
+
+def test_a_quotation_tells_neither_yes_nor_no() -> None:
+    asked = Question("1", "a.md", "yesno", "冬天开放吗？", ("会，照常开放。",), "会展中心冬天也开放")
+    assert not judge(asked, answered("会展中心冬天也开放", "a.md")).right
+    assert judge(asked, answered("会：会展中心冬天也开放", "a.md", told=2)).right
 
 
 def test_an_unanswerable_question_is_right_when_refused() -> None:
