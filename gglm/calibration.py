@@ -73,7 +73,9 @@ def calibrate_asked(
 ) -> ReaderSettings:
     """The same on sources that a search has found: for questions that got one source, and for those that got several.
 
-    Each is fitted where there are `ENOUGH` questions of both kinds, and kept as it was where there are not.
+    Each is fitted where there are `ENOUGH` questions of both kinds, and kept as it was where there are not. For
+    several sources the files' *mean* of false refusals is held: the files are documents of different kinds, and the
+    one whose questions are the furthest from its wording would else let wrong answers through for all others.
 
     Raises:
         DataError: neither can be fitted.
@@ -86,7 +88,7 @@ def calibrate_asked(
         if min(labels.sum(), (~labels).sum()) < ENOUGH:
             continue
         found = _evidence(engine, [row[0] for _, row in part], [row[1] for _, row in part], advance)
-        fitted = _fit(found, labels, np.array([number for number, _ in part]), max_false_refusals)
+        fitted = _fit(found, labels, np.array([number for number, _ in part]), max_false_refusals, not alone)
         settings = replace(settings, alone=fitted) if alone else replace(settings, several=fitted)
     if settings == engine.settings:
         raise DataError(f"calibration needs at least {ENOUGH} answerable and as many unanswerable questions")
@@ -114,19 +116,24 @@ def _evidence(
     return found
 
 
-def _fit(found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_false_refusals: float) -> Answerability:
-    """A regression on margin, relevance and certainty, and the strictest threshold for all groups."""
+def _fit(
+    found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_false_refusals: float, together: bool = False
+) -> Answerability:
+    """A regression on margin, relevance and certainty, and the strictest threshold for each group or, ``together``, for
+    their mean.
+    """
     x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty) for e in found])
     w = logistic_regression(x, labels.astype(float))
     belief = np.array([e.belief for e in found])
     p = belief / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
-    thresholds = [
-        metrics.refusal_threshold(p[(group == g) & labels].tolist(), max_false_refusals)
-        for g in np.unique(group[labels])
-    ]
+    of_group = [p[(group == g) & labels] for g in np.unique(group[labels])]
+    if together:
+        threshold = metrics.mean_refusal_threshold(of_group, max_false_refusals)
+    else:
+        threshold = min(metrics.refusal_threshold(own.tolist(), max_false_refusals) for own in of_group)
     # A hair lower, so that rounding never refuses the very question that set it.
     margin, relevance, certainty, bias = map(float, w)
-    return Answerability(margin, relevance, certainty, bias, threshold=max(0.0, min(thresholds) - 1e-6))
+    return Answerability(margin, relevance, certainty, bias, threshold=max(0.0, threshold - 1e-6))
 
 
 def logistic_regression(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3, steps: int = 50) -> np.ndarray:

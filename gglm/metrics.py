@@ -311,6 +311,18 @@ def refusal_threshold(answerable: Sequence[float], max_false_refusals: float = 0
     return float(p[int(np.floor(max_false_refusals * len(p)))])
 
 
+def mean_refusal_threshold(groups: Sequence[Sequence[float] | np.ndarray], max_false_refusals: float = 0.1) -> float:
+    """Largest threshold on p_answerable at which, in the groups' mean, at most that share of questions is refused.
+
+    Each group counts the same, whatever its size.
+    """
+    pairs = sorted((float(p), 1 / len(g)) for g in groups for p in g)
+    if not pairs:
+        return 0.5
+    shares = np.cumsum([share for _, share in pairs]) / sum(len(g) > 0 for g in groups)
+    return pairs[int(np.searchsorted(shares, max_false_refusals + 1e-12, side="right").clip(0, len(pairs) - 1))][0]
+
+
 def em_f1(predictions: Sequence[str], golds: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Mean official EM and F1 in percent over questions with gold answers, and their 95 % intervals."""
     em = [exact_match(p, g) for p, g in zip(predictions, golds, strict=True)]

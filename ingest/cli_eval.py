@@ -116,7 +116,10 @@ def eval_calibrate(
     ],
     weights: Annotated[Path, typer.Option("--weights", help="Weights folder whose config.json is updated.")],
     refuse: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of the answerable questions of each refused at most.")
+        float,
+        typer.Option(
+            min=0, max=0.5, help="Share of the answerable questions refused at most; over several sources: in the mean."
+        ),
     ] = 0.09,
     as_json: Json = False,
 ) -> None:
