@@ -3,8 +3,8 @@
     python benchmarks/refusal_reasons.py FOLDER FOREIGN.jsonl[.zst] [--count 200] [--json]
 
 FOLDER is labelled data as for `chatgglm eval answers`; FOREIGN holds questions that have nothing to do with its
-documents (another set's, say). Counted are the refusals, and what the reason would be at the limit `rag.answer.RELEVANT`
-and at others: foreign questions should be told that nothing is relevant, those of FOLDER never.
+documents (another set's, say). Counted are the refusals, and what the reason would be at the limit
+`rag.answer.RELEVANT` and at others: foreign questions should be told that nothing is relevant, those of FOLDER never.
 """
 
 from __future__ import annotations
