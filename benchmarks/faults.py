@@ -1,4 +1,4 @@
-"""Kills real commands at random points and checks that nothing is lost: ingest, replace, delete, merge, rebuild.
+"""Kills real commands at random points and checks that nothing is lost: ingest, replace, force, delete, merge, rebuild.
 
     python benchmarks/faults.py [--kills 100] [--databases sqlite postgres] [--seed 1]
 

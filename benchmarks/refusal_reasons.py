@@ -3,8 +3,8 @@
     python benchmarks/refusal_reasons.py FOLDER FOREIGN.jsonl[.zst] [--count 200] [--json]
 
 FOLDER is labelled data as for `chatgglm eval answers`; FOREIGN holds questions that have nothing to do with its
-documents (another set's, say). Counted are the refusals, and what the reason would be at the limit
-`rag.answer.RELEVANT` and at others: foreign questions should be told that nothing is relevant, those of FOLDER never.
+documents (another set's, say). Counted are the refusals, and how many of them are told that nothing is relevant at the
+limit `rag.answer.RELEVANT` and at others: foreign questions should be, those of FOLDER should not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import random
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ingest.evaluation import labelled
@@ -24,7 +23,7 @@ LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 
 
 def measure(folder: Path, foreign: Path, count: int) -> dict[str, Any]:
-    """By kind of question how many, the percentage refused, and by limit the percentage below it."""
+    """By kind of question how many, how many refused, and by limit how many of those are told «nothing relevant»."""
     asked = [str(row["question"]) for row in read_rows(foreign)]
     report: dict[str, Any] = {"limit_now": RELEVANT}
     with labelled(folder) as made:
@@ -35,11 +34,12 @@ def measure(folder: Path, foreign: Path, count: int) -> dict[str, Any]:
         }
         for kind, questions in kinds.items():
             answers = [made.service.answerer.ask(question) for question in questions]
-            best = [max((p.scores.relevance or 0.0 for p in a.passages), default=0.0) for a in answers]
+            refused = [a for a in answers if not a.answerable]
+            best = [max((p.scores.relevance or 0.0 for p in a.passages), default=0.0) for a in refused]
             report[kind] = {
                 "count": len(questions),
-                "refused": 100 * fmean(not a.answerable for a in answers),
-                "below": {limit: 100 * fmean(value < limit for value in best) for limit in LIMITS},
+                "refused": len(refused),
+                "nothing_relevant": {limit: sum(value < limit for value in best) for limit in LIMITS},
             }
     return report
 

@@ -508,8 +508,8 @@ def _conversation_rows(f: Figures) -> Rows:
         yield (
             f"made to stand alone, {label}: exact match / ROUGE-L (as typed)",
             lambda r=f["rewriting"][key]: (
-                f"{r['em']:.1f} / {r['rouge_l']:.1f} ({r['as_typed']:.1f}) of {r['count']}; "
-                f"{r['complete_kept']} of {r['complete']} complete ones kept"
+                f"{r['em']:.1f} / {r['rouge_l']:.1f} ({r['as_typed']:.1f}) of {r['count']}"
+                + (f"; {r['complete_kept']} of {r['complete']} complete ones kept" if r["complete"] else "")
             ),
         )
     for key, label in {"complete": "complete questions", "follow-ups": "follow-ups"}.items():
@@ -655,7 +655,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     ),
     "durability": (
         "Commands killed at random points",
-        "`python benchmarks/faults.py`: ingest, replace with --sync, delete, merge and rebuild, half of the kills at a "
+        "`python benchmarks/faults.py`: ingest, replace with --sync, ingest --force, delete, merge and rebuild, half of the kills at a "
         "random step (file operation, statement, commit), half at a random moment; each is followed by checks of every "
         "document and by the same command once more.",
         _durability_rows,

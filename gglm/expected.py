@@ -89,6 +89,8 @@ _COUNT_Q = re.compile(rf"(?<!哪)(?:几|多少)\s?({_LONG_UNITS}|{_MEASURE})")
 
 
 _NO_FIGURE = re.compile(r"什么(?!时候)|怎么|怎样|如何|为什么|为何|谁|哪[里儿些]|啥(?!时候)|咋|[吗么]$")
+_ASIDE = re.compile(r"不管|无论|不论|没什么|没啥|不知道|都行|都可以|在吗|你好|您好")
+"""A clause that asks nothing, question word or not: «不管什么原因», «在吗»."""
 _PART = re.compile(r"[，,、？?；;。]")
 
 
@@ -98,7 +100,7 @@ def expected(question: str) -> re.Pattern[str] | None:
     («几点前到账？没存够有什么后果»), which one figure does not answer.
     """
     form = _form(question)
-    parts = [part.strip() for part in _PART.split(question)] if form else []
+    parts = [part.strip() for part in _PART.split(question) if not _ASIDE.search(part)] if form else []
     if any(_NO_FIGURE.search(part) and not _form(part) for part in parts) and any(map(_form, parts)):
         return None
     return re.compile(form) if form else None

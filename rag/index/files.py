@@ -73,8 +73,9 @@ def read_json_or_none(path: Path) -> Any:
 
 def damaged(path: Path, error: object) -> IndexUnavailable:
     """The error for an index file that cannot be used."""
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
     return IndexUnavailable(
-        f"The index file {'/'.join(path.parts[-4:])} cannot be read ({error}). "
+        f"The index file {'/'.join(path.parts[-4:])} cannot be read ({reason}). "
         "`chatgglm kb rebuild` makes the index again from the database."
     )
 

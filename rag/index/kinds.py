@@ -92,7 +92,7 @@ def kind_of(index: Any) -> Kind:
 
 
 def check(index: Any) -> None:
-    """That it is of our kinds and its lists name vectors that there are (FAISS checks its graphs itself).
+    """That it is of our kinds and its lists name vectors that there are. (FAISS checks graphs itself, from 1.15.1 on.)
 
     Raises:
         ValueError: it is not so; a search would end in an error of its own.

@@ -76,7 +76,7 @@ class Segment:
         except (RuntimeError, IndexError) as error:  # what FAISS finds wrong, and places that there are not
             if self.folder is None:
                 raise
-            raise files.damaged(self.folder / f"{self.name}.faiss", str(error).splitlines()[0]) from error
+            raise files.damaged(self.folder / f"{self.name}.faiss", error) from error
 
     def positions(self, ids: IdArray) -> tuple[IdArray, IdArray]:
         """Which of ``ids`` (ascending) it holds, as indexes into them, and where."""
@@ -126,17 +126,16 @@ class Segment:
         path = folder / f"{name}.faiss"
         try:
             buffer = np.memmap(path, dtype=np.uint8, mode="r")
-            if hasattr(faiss(), "ZeroCopyIOReader"):
-                index = faiss().read_index(faiss().ZeroCopyIOReader(faiss().swig_ptr(buffer), buffer.size))
-            else:
-                index = faiss().deserialize_index(np.array(buffer))
+            index = faiss().read_index(faiss().ZeroCopyIOReader(faiss().swig_ptr(buffer), buffer.size))
             ids = faiss().vector_to_array(index.id_map)
             segment = cls(index, ids, name, folder, buffer)
             if segment.inner.ntotal != len(ids):
                 raise ValueError(f"{segment.inner.ntotal} vectors for {len(ids)} ids")
             kinds.check(segment.inner)
-        except (OSError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
-            raise files.damaged(path, str(error).splitlines()[0]) from error
+        except MemoryError as error:  # what a damaged length asks for, too
+            raise files.damaged(path, "or there is not enough memory for it") from error
+        except (OSError, ValueError, RuntimeError, AttributeError) as error:
+            raise files.damaged(path, error) from error
         return segment
 
     @classmethod

@@ -52,6 +52,17 @@ def test_a_question_for_two_things_wants_no_figure_alone(question: str) -> None:
     assert expected(question) is None
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "不管什么原因，退款几天到账？", "无论在哪里下单，几天发货？", "没什么问题的话，几天到账？",
+        "我不知道怎么办理，补卡要多少钱？", "谁来办都行，要多少钱？", "你好，在吗？几点开门？",
+    ],
+)  # fmt: skip
+def test_a_clause_that_asks_nothing_leaves_the_figure_wanted(question: str) -> None:
+    assert expected(question) is not None
+
+
 def cut(question: str, text: str, *quotes: str) -> str | None:
     """What is left of the likeliest fitting candidate; candidates are given by their wording."""
     found = fit(question, [text], [candidate(text, text.index(q), len(q), -0.1 * i) for i, q in enumerate(quotes)])

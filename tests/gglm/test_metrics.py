@@ -150,3 +150,16 @@ def test_risk_coverage_orders_by_confidence() -> None:
 def test_refusal_threshold_never_refuses_more_than_allowed(p: list[float], share: float) -> None:
     threshold = metrics.refusal_threshold(p, share)
     assert sum(x < threshold for x in p) <= share * len(p) + 1e-9
+
+
+@given(st.lists(st.lists(st.floats(0, 1), max_size=20), min_size=1, max_size=4), st.floats(0, 0.9))
+def test_mean_refusal_threshold_holds_the_mean_and_is_the_strictest(groups: list[list[float]], share: float) -> None:
+    full = [g for g in groups if g]
+
+    def refused(threshold: float) -> float:
+        return sum(sum(x < threshold for x in g) / len(g) for g in full) / max(1, len(full))
+
+    threshold = metrics.mean_refusal_threshold(groups, share)
+    assert refused(threshold) <= share + 1e-9
+    higher = [x for g in full for x in g if x > threshold]
+    assert not higher or refused(min(higher)) > share - 1e-9
