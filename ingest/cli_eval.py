@@ -118,7 +118,9 @@ def eval_calibrate(
     refuse: Annotated[
         float,
         typer.Option(
-            min=0, max=0.5, help="Share of each file's answerable questions refused at most; of several sources: the files' mean."
+            min=0,
+            max=0.5,
+            help="Share of each file's answerable questions refused at most; of several sources: the files' mean.",
         ),
     ] = 0.09,
     as_json: Json = False,
