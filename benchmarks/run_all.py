@@ -655,9 +655,9 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     ),
     "durability": (
         "Commands killed at random points",
-        "`python benchmarks/faults.py`: ingest, replace with --sync, ingest --force, delete, merge and rebuild, half "
-        "of the kills at a random step (file operation, statement, commit), half at a random moment; each is followed by "
-        "checks of every document and by the same command once more.",
+        "`python benchmarks/faults.py`: ingest, replace with --sync, ingest --force, delete, merge and rebuild; half "
+        "of the kills at a random step (file operation, statement, commit), half at a random moment; each is followed "
+        "by checks of every document and by the same command once more.",
         _durability_rows,
     ),
     "scale_out": (
