@@ -19,8 +19,8 @@ from gglm.tokenizer import Ids, Tokenizer
 from gglm.types import Source, SourceSpan, SpanCandidate
 
 Floats = npt.NDArray[np.float32]
-_TRIM_LEFT = " \t\r\n　，。；：、！？,;"
-_TRIM_RIGHT = " \t\r\n　，；：、,;"
+_TRIM_LEFT = " \t\r\n　，。；：、！？,;›"
+_TRIM_RIGHT = " \t\r\n　，；：、,;›"
 
 
 @dataclass(frozen=True, slots=True)

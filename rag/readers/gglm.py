@@ -13,6 +13,11 @@ from rag.types import Passage, ReaderOutput, Span, Turn
 if TYPE_CHECKING:
     from gglm.engine import Engine
 
+SURE = 0.84
+"""How sure an answer over passages that a search has found must be, at least. Closed reading may refuse a tenth of
+the answerable questions at most, and is lenient for it; of questions that have nothing to do with the documents it
+would answer a quarter (docs/decisions/015)."""
+
 
 class GGLMReader:
     """Wraps a `gglm.engine.Engine`; reads, judges relevance, rewrites and chats."""
@@ -44,7 +49,7 @@ class GGLMReader:
         spans = _spans(reading)
         return ReaderOutput(
             text=reading.answer,
-            answerable=reading.answerable,
+            answerable=reading.answerable and reading.p_answerable >= SURE,
             p_answerable=reading.p_answerable,
             confidence=reading.confidence,
             relevance=reading.relevance,
