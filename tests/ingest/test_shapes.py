@@ -18,7 +18,9 @@ LEAST_RIGHT = 0.75
 
 @pytest.fixture(scope="module")
 def asked() -> dict[str, tuple[Any, Answer]]:
+    """Answers of every shape, whether the shipped weights are sure enough of them or not (tables they seldom are)."""
     with labelled(FOLDER) as made:
+        made.service.answerer.settings = made.service.answerer.settings.model_copy(update={"answerable_threshold": 0.5})
         return {q.id: (q, made.service.answerer.ask(q.question, history=q.history)) for q in made.questions}
 
 
