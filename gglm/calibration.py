@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,8 +18,21 @@ from gglm.weights import Answerability, ReaderSettings
 if TYPE_CHECKING:
     from gglm.engine import Engine, Evidence
 
-Asked = tuple[str, Sequence[Source], bool]
-"""A question, what it is read over, and whether that answers it."""
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that was asked over what a search found, and how that went.
+
+    right: the answer, had it not been refused, would have been right; of a question that the documents do not
+    answer, none is. told: whether the yes or no that the reader was asked for was right; None: it was not.
+    """
+
+    question: str
+    sources: tuple[Source, ...]
+    right: bool
+    told: bool | None = None
+
+
 ENOUGH = 20
 """Questions of either kind from which a threshold can be fitted."""
 RIGHT, FEWEST = 0.85, 20
@@ -68,39 +81,43 @@ def calibrate(
 def calibrate_asked(
     engine: Engine,
     files: Sequence[Sequence[Asked]],
-    max_false_refusals: float = 0.09,
+    max_lost: float = 0.1,
     advance: Progress = lambda _: None,
 ) -> ReaderSettings:
-    """The same on sources that a search has found: for questions that got one source, and for those that got several.
+    """``found`` and ``verdict`` fitted to questions that were asked over what a search found.
 
-    Each is fitted where there are `ENOUGH` questions of both kinds, and kept as it was where there are not. For
-    several sources the files' *mean* of false refusals is held: the files are documents of different kinds, and the
-    one whose questions are the furthest from its wording would else let wrong answers through for all others.
+    p is the probability that the answer is right, so that what is refused first is what would be wrong, whether
+    the documents do not answer it or the reader misread them. The threshold is the strictest that refuses at most
+    ``max_lost`` of the right answers in the *mean* of the files: they are documents of different kinds, and the one
+    whose questions are the furthest from its wording would else let wrong answers through for all others.
 
     Raises:
-        DataError: neither can be fitted.
+        DataError: too few right or too few other answers.
     """
     rows = [(number, row) for number, asked in enumerate(files) for row in asked]
-    settings = engine.settings
-    for alone in (True, False):
-        part = [(number, row) for number, row in rows if (len(row[1]) < 2) == alone]
-        labels = np.array([answered for _, (_, _, answered) in part], bool)
-        if min(labels.sum(), (~labels).sum()) < ENOUGH:
-            continue
-        found = _evidence(engine, [row[0] for _, row in part], [row[1] for _, row in part], advance)
-        fitted = _fit(found, labels, np.array([number for number, _ in part]), max_false_refusals, not alone)
-        settings = replace(settings, alone=fitted) if alone else replace(settings, several=fitted)
-    if settings == engine.settings:
-        raise DataError(f"calibration needs at least {ENOUGH} answerable and as many unanswerable questions")
-    return settings
+    right = np.array([row.right for _, row in rows], bool)
+    if min(right.sum(), (~right).sum()) < ENOUGH:
+        raise DataError(
+            f"calibration needs at least {ENOUGH} questions whose answer would be right and as many whose would not"
+        )
+    found = _evidence(engine, [row.question for _, row in rows], [row.sources for _, row in rows], advance)
+    told = [(e.verdict, row.told) for e, (_, row) in zip(found, rows, strict=True) if row.told is not None]
+    return replace(
+        engine.settings,
+        found=_fit(found, right, np.array([number for number, _ in rows]), max_lost, together=True),
+        verdict=_sure_enough([abs(logit) for logit, _ in told], [ok for _, ok in told]),
+    )
 
 
 def _sure(found: Sequence[Evidence], items: Sequence[Item]) -> float:
     """The least probability from which on yes and no are right often enough; 1 where they never are."""
     golds = [verdict.said(i.golds[0]) if i.type == "yesno" and i.golds else None for i in items]
     pairs = [(e.verdict, gold) for e, gold in zip(found, golds, strict=True) if gold is not None]
-    sure = np.array([1 / (1 + np.exp(-abs(logit))) for logit, _ in pairs])
-    right = np.array([(logit >= 0) == gold for logit, gold in pairs])
+    return _sure_enough([abs(logit) for logit, _ in pairs], [(logit >= 0) == gold for logit, gold in pairs])
+
+
+def _sure_enough(logits: Sequence[float], rightly: Sequence[bool]) -> float:
+    sure, right = 1 / (1 + np.exp(-np.array(logits))), np.array(rightly, bool)
     enough = [t for t in sure if (told := sure >= t).sum() >= FEWEST and right[told].mean() >= RIGHT]
     return float(min(enough)) - 1e-6 if enough else 1.0
 
@@ -119,10 +136,10 @@ def _evidence(
 def _fit(
     found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_false_refusals: float, together: bool = False
 ) -> Answerability:
-    """A regression on margin, relevance and certainty, and the strictest threshold for each group or, ``together``, for
-    their mean.
+    """A regression on the signs of `Answerability`, and the strictest threshold for each group or, ``together``, for
+    their mean. Only there does coverage count: passages that were chosen for their question tell nothing by it.
     """
-    x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty) for e in found])
+    x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty, together * e.coverage) for e in found])
     w = logistic_regression(x, labels.astype(float))
     belief = np.array([e.belief for e in found])
     p = belief / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
@@ -132,8 +149,8 @@ def _fit(
     else:
         threshold = min(metrics.refusal_threshold(own.tolist(), max_false_refusals) for own in of_group)
     # A hair lower, so that rounding never refuses the very question that set it.
-    margin, relevance, certainty, bias = map(float, w)
-    return Answerability(margin, relevance, certainty, bias, threshold=max(0.0, threshold - 1e-6))
+    margin, relevance, certainty, coverage, bias = map(float, w)
+    return Answerability(margin, relevance, certainty, coverage, bias, threshold=max(0.0, threshold - 1e-6))
 
 
 def logistic_regression(x: np.ndarray, y: np.ndarray, ridge: float = 1e-3, steps: int = 50) -> np.ndarray:

@@ -178,12 +178,20 @@ def vectors(
 @friendly_errors
 def questions(
     files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Documents with their questions, or folders.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .jsonl file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            help="The .jsonl file to write; any other name: a new folder of documents and questions, as `eval answers` "
+            "asks them.",
+        ),
+    ],
 ) -> None:
     """Documents with questions written beneath them to rows for `train finetune` (format: docs/finetuning.md)."""
     import json
 
-    from gglm.training.written import Problem, parse
+    from gglm.training.written import Problem, parse, write_folder
 
     found = [p for f in files for p in (sorted(f.rglob("*.md")) if f.is_dir() else [f])]
     rows: list[dict[str, Any]] = []
@@ -201,8 +209,11 @@ def questions(
                 rows.append({"id": f"{path.stem}-{len(rows)}", **row})
     if not rows:
         raise DataError("no questions found: «# title», the text, a line «---», then questions that begin with «? »")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    if out.suffix == ".jsonl":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    else:
+        write_folder(rows, out)
     err_console.print(f"{out}: {len(rows)} questions" + (f", {problems} left out" if problems else ""))
 
 

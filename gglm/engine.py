@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gglm import followup, generate, render, summary
+from gglm.coverage import coverage
 from gglm.errors import WeightsError
 from gglm.expected import expected, fit
 from gglm.model import Memory
@@ -50,6 +51,8 @@ class Evidence:
     """Logit of yes (for yes/no questions) by the source that the best span lies in."""
     belief: float = 1.0
     """What p_answerable is multiplied with: `MISFIT`, or 1."""
+    coverage: float = 0.0
+    """How much of the question the sentence of the answer names, 0…1."""
 
     @property
     def best_relevance(self) -> float:
@@ -95,11 +98,13 @@ class Engine:
         """Of one source. Calibrated: refuses at most 10 % of answerable development questions."""
         return self.threshold(1)
 
-    def threshold(self, sources: int) -> float:
+    def threshold(self, sources: int, found: bool = False) -> float:
         """Below this p_answerable a question counts as not answered by so many sources."""
-        return self._answerability(sources).threshold
+        return self._answerability(sources, found).threshold
 
-    def _answerability(self, sources: int) -> Answerability:
+    def _answerability(self, sources: int, found: bool) -> Answerability:
+        if found and self.settings.found is not None:
+            return self.settings.found
         return self.settings.alone if sources < 2 else self.settings.several
 
     def can(self, task: Task) -> bool:
@@ -108,14 +113,21 @@ class Engine:
 
     # Reading
 
-    def read(self, question: str, sources: Sequence[Source], history: Sequence[Turn] = ()) -> Reading:
-        """Answer a question from its sources (closed reading). Never raises on odd text."""
-        return self.read_batch([(question, sources, history)])[0]
+    def read(
+        self, question: str, sources: Sequence[Source], history: Sequence[Turn] = (), found: bool = False
+    ) -> Reading:
+        """Answer a question from its sources. Never raises on odd text.
 
-    def read_batch(self, requests: Sequence[Request]) -> list[Reading]:
+        Args:
+            found: a search found the sources, so they may have nothing to do with the question. Without it
+                they were chosen for the question (closed reading), and refusing is rarer.
+        """
+        return self.read_batch([(question, sources, history)], found)[0]
+
+    def read_batch(self, requests: Sequence[Request], found: bool = False) -> list[Reading]:
         """`read` for many questions: their windows share batches. Same results, whatever the batch."""
         plain = [(self._stand_alone(q, h), s) for q, s, h in requests]
-        return [self._reading(evidence) for evidence in self.evidence(plain)]
+        return [self._reading(evidence, found) for evidence in self.evidence(plain)]
 
     def relevance(self, question: str, sources: Sequence[Source]) -> list[float]:
         """Probability that each source answers the question, 0…1; 0 for an empty text."""
@@ -145,11 +157,13 @@ class Engine:
                 for i, s in enumerate(sources)
             ]
             decoded = decode(sources, spans, self.settings.max_answer_tokens)
-            candidates, belief = _fitted(questions[number][0], questions[number][1], decoded.candidates)
+            question, texts = questions[number]
+            candidates, belief = _fitted(question, texts, decoded.candidates)
             relevant = tuple(s.relevance if s else -np.inf for s in spans)
             source = spans[decoded.candidates[0].span.source] if decoded.candidates else None
             verdict = source.verdict if source else 0.0
-            found.append(Evidence(decoded, relevant, candidates, verdict, belief))
+            covered = _covered(question, texts, candidates)
+            found.append(Evidence(decoded, relevant, candidates, verdict, belief, covered))
         return found
 
     @torch.inference_mode()
@@ -165,25 +179,25 @@ class Engine:
         tokens, segments, matches, passage = map(torch.from_numpy, pad_batch([w.encoded for w in batch]))
         return self.model.encode(tokens, segments, matches), tokens, passage
 
-    def p_answerable(self, evidence: Evidence) -> float:
-        """Calibrated probability that the sources answer the question."""
+    def p_answerable(self, evidence: Evidence, found: bool = False) -> float:
+        """Calibrated probability that the sources answer the question; of ``found`` ones, that the answer is right."""
         if not evidence.decoded.candidates:
             return 0.0
-        a, found = self._answerability(len(evidence.relevance)), evidence.decoded
-        logit = a.margin * found.margin + a.relevance * evidence.best_relevance + a.certainty * found.certainty
-        return evidence.belief * _sigmoid(logit + a.bias)
+        a, best = self._answerability(len(evidence.relevance), found), evidence.decoded
+        logit = a.margin * best.margin + a.relevance * evidence.best_relevance + a.certainty * best.certainty
+        return evidence.belief * _sigmoid(logit + a.coverage * evidence.coverage + a.bias)
 
     def _relevance(self, logit: float) -> float:
         return _sigmoid(logit / self.settings.relevance_temperature + self.settings.relevance_bias)
 
-    def _reading(self, evidence: Evidence) -> Reading:
-        p, candidates = self.p_answerable(evidence), evidence.candidates
+    def _reading(self, evidence: Evidence, found: bool) -> Reading:
+        p, candidates = self.p_answerable(evidence, found), evidence.candidates
         pieces = (Piece(candidates[0].text, candidates[0].span),) if candidates else ()
         return Reading(
             answer=pieces[0].text if pieces else "",
             kind="span",
             pieces=pieces,
-            answerable=bool(pieces) and p >= self.threshold(len(evidence.relevance)),
+            answerable=bool(pieces) and p >= self.threshold(len(evidence.relevance), found),
             p_answerable=p,
             confidence=p * evidence.decoded.certainty,
             relevance=tuple(self._relevance(logit) for logit in evidence.relevance),
@@ -385,6 +399,14 @@ def _fitted(
     chosen = figure or candidates[0]
     others = (c for c in candidates if pattern.search(c.text) and not _overlap(c.span, chosen.span))
     return (chosen, *others), 1.0 if figure else MISFIT
+
+
+def _covered(question: str, sources: Sequence[Source], candidates: Sequence[SpanCandidate]) -> float:
+    if not candidates:
+        return 0.0
+    span = candidates[0].span
+    source = sources[span.source]
+    return coverage(question, source.title, source.text, span.start, span.end)
 
 
 def _overlap(one: SourceSpan, other: SourceSpan) -> bool:

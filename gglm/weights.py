@@ -34,15 +34,17 @@ CONFIG, TOKENIZER, MODEL, CARD = "config.json", "tokenizer.model", "model.safete
 
 @dataclass(frozen=True, slots=True)
 class Answerability:
-    """How sure an answer must be: ``p = σ(margin · m + relevance · r + certainty · c + bias)``.
+    """How sure an answer must be: ``p = σ(margin · m + relevance · r + certainty · c + coverage · v + bias)``.
 
     m: the best span's logit (over the null's, ``source_weight · relevance`` included); r: its source's
-    relevance logit; c: the best span's share among all spans, 0…1.
+    relevance logit; c: the best span's share among all spans, 0…1; v: how much of the question its own
+    sentence names, 0…1 (`gglm.coverage`).
     """
 
     margin: float = 0.5
     relevance: float = 0.0
     certainty: float = 0.0
+    coverage: float = 0.0
     bias: float = 0.0
     threshold: float = 0.5
     """Below it a question counts as not answered by its sources."""
@@ -56,6 +58,8 @@ class ReaderSettings:
     """For one source."""
     several: Answerability = Answerability()
     """For several: the best of many spans scores high even where none answers."""
+    found: Answerability | None = None
+    """For sources that a search found, which may have nothing to do with the question; None: as the other two."""
     source_weight: float = 1.0
     """What a window's relevance logit adds to its spans' logits, where they compete with other windows'."""
     verdict: float = 1.0
@@ -172,7 +176,7 @@ def _settings(values: Any, path: Path) -> ReaderSettings:
         detail = f": unknown {', '.join(sorted(unknown))}" if isinstance(values, dict) else ""
         raise WeightsError(f'{path}: "reader" is not as expected{detail}')
     try:
-        nested = {k: Answerability(**values[k]) for k in ("alone", "several") if k in values}
+        nested = {k: Answerability(**values[k]) for k in ("alone", "several", "found") if values.get(k) is not None}
     except TypeError as error:
         raise WeightsError(f'{path}: "reader" is not as expected: {error}') from None
     return ReaderSettings(**{**values, **nested})

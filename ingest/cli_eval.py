@@ -115,34 +115,36 @@ def eval_calibrate(
         ),
     ],
     weights: Annotated[Path, typer.Option("--weights", help="Weights folder whose config.json is updated.")],
-    refuse: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=0.5,
-            help="Share of each file's answerable questions refused at most; of several sources: the files' mean.",
-        ),
-    ] = 0.09,
+    lose: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share of right answers refused at most, in the files' mean.")
+    ] = 0.1,
     as_json: Json = False,
 ) -> None:
-    """Fit how sure an answer over retrieved passages must be (after `train calibrate`, which fits gold ones)."""
+    """Fit how sure an answer over passages that a search finds must be (after `train calibrate`, for chosen ones).
+
+    Each file's documents are asked some of the other files' questions, too, which they do not answer.
+    """
     from dataclasses import asdict
 
     from gglm.calibration import calibrate_asked
     from gglm.cli import load_engine
     from gglm.weights import update_config
     from ingest.evaluation import labelled
-    from rag.evaluation.calibration import Recorder, asked
+    from rag.evaluation.calibration import Recorder, asked, foreign
 
     recorder = Recorder(load_engine(weights, 1))
     files = []
-    for path in data:
-        with labelled(path, reader=recorder) as made, _steps(f"asking {path.name}") as step:
-            files.append(asked(made.service.answerer, recorder, made.questions, step))
-    settings = calibrate_asked(recorder.engine, files, refuse)
+    with ExitStack() as stack:
+        every = [stack.enter_context(labelled(path, reader=recorder)) for path in data]
+        for path, made in zip(data, every, strict=True):
+            others = [item for other in every if other is not made for item in other.questions]
+            with _steps(f"asking {path.name}") as step:
+                items = [*made.questions, *foreign(made.questions, others)]
+                files.append(asked(made.service.answerer, recorder, items, step))
+    settings = calibrate_asked(recorder.engine, files, lose)
     update_config(weights, reader=settings)
-    limits = f"{settings.alone.threshold:.3f} for one source, {settings.several.threshold:.3f} for several"
-    err_console.print(f"{weights / 'config.json'}: threshold {limits}")
+    found = settings.found
+    err_console.print(f"{weights / 'config.json'}: threshold {found.threshold if found else 0.5:.3f}")
     if as_json:
         print_json(asdict(settings))
 

@@ -23,10 +23,14 @@ or no and ``~`` anything else in own words, each with its evidence behind ``>``;
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from gglm.errors import DataError
 
 LONG = 24
 """Characters from which on a copied answer counts as a long one."""
@@ -76,6 +80,32 @@ def _row(title: str, context: str, lines: list[str]) -> dict[str, Any] | Problem
     else:
         kind, answers = _KINDS[mark], [{"text": said, "start": -1}]
     return {**row, "type": kind, "answerable": True, "answers": answers, "evidence": quote}
+
+
+def write_folder(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """The rows as documents to ask: ``docs/TITLE.md``, and ``questions.jsonl`` whose ``doc`` names them (null: not
+    answered).
+
+    Raises:
+        DataError: the folder is there already and not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists already: name a new folder")
+    names: dict[tuple[str, str], str] = {}
+    (folder / "docs").mkdir(parents=True)
+    with (folder / "questions.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            document = row["title"], row["context"]
+            if document not in names:
+                stem = re.sub(r'[\\/:*?"<>|\s]+', "_", row["title"]).strip("_.")[:60] or "document"
+                taken = sum(name.startswith((f"{stem}.", f"{stem} (")) for name in names.values())
+                names[document] = f"{stem} ({taken + 1}).md" if taken else f"{stem}.md"
+                (folder / "docs" / names[document]).write_text(
+                    f"# {row['title']}\n\n{row['context']}\n", encoding="utf-8"
+                )
+            asked = {k: v for k, v in row.items() if k not in ("title", "context")}
+            asked["doc"] = names[document] if row["answers"] else None
+            file.write(json.dumps(asked, ensure_ascii=False) + "\n")
 
 
 def find(text: str, quotation: str) -> tuple[int, int] | None:

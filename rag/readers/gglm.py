@@ -13,11 +13,6 @@ from rag.types import Passage, ReaderOutput, Span, Turn
 if TYPE_CHECKING:
     from gglm.engine import Engine
 
-SURE = 0.84
-"""How sure an answer over passages that a search has found must be, at least. Closed reading may refuse a tenth of
-the answerable questions at most, and is lenient for it; of questions that have nothing to do with the documents it
-would answer a quarter (docs/decisions/015)."""
-
 
 class GGLMReader:
     """Wraps a `gglm.engine.Engine`; reads, judges relevance, rewrites and chats."""
@@ -44,12 +39,12 @@ class GGLMReader:
         """Read the passages together; spans are the engine's copied pieces, character for character."""
         if not passages:
             return ReaderOutput("", False, 0.0, 0.0, ())
-        reading = self.engine.read(question, [source_of(p) for p in passages], _turns(history))
+        reading = self.engine.read(question, [source_of(p) for p in passages], _turns(history), found=True)
         best = max((c.score for c in reading.candidates), default=0.0)
         spans = _spans(reading)
         return ReaderOutput(
             text=reading.answer,
-            answerable=reading.answerable and reading.p_answerable >= SURE,
+            answerable=reading.answerable,
             p_answerable=reading.p_answerable,
             confidence=reading.confidence,
             relevance=reading.relevance,

@@ -288,6 +288,23 @@ def test_written_questions_become_rows(call: Any, tmp_path: Path) -> None:
     assert len(lines(out)) == 2
 
 
+def test_written_questions_become_documents_to_ask(call: Any, tmp_path: Path) -> None:
+    text = "# 手册: A/B\n保修十八个月。\n---\n? 保修多久\n= 十八个月\n? 在哪里修\nx\n"
+    text += "# 手册: A/B\n保修三年。\n---\n? 保修几年\n= 三年\n"
+    (tmp_path / "a.md").write_text(text, encoding="utf-8")
+    folder = tmp_path / "asked"
+    assert call("train", "questions", tmp_path / "a.md", "-o", folder).exit_code == 0
+    assert sorted(p.name for p in (folder / "docs").iterdir()) == ["手册_A_B (2).md", "手册_A_B.md"]
+    assert (folder / "docs/手册_A_B.md").read_text("utf-8") == "# 手册: A/B\n\n保修十八个月。\n"
+    asked = lines(folder / "questions.jsonl")
+    assert [(q["doc"], q["question"]) for q in asked] == [
+        ("手册_A_B.md", "保修多久"), (None, "在哪里修"), ("手册_A_B (2).md", "保修几年"),
+    ]  # fmt: skip
+    again = call("train", "questions", tmp_path / "a.md", "-o", folder)
+    assert again.exit_code == 1
+    assert "exists already" in again.output
+
+
 def test_train_commands_refuse_what_cannot_work(call: Any, tmp_path: Path) -> None:
     assert call("train", "export", tmp_path, "--tokenizer", "x", "-o", tmp_path / "w", "--name", "n").exit_code == 1
     assert call("train", "tokenizer", tmp_path, "-o", tmp_path / "t.model").exit_code == 1

@@ -13,11 +13,13 @@ import typer
 from typer.testing import CliRunner
 
 from gglm import calibration
+from gglm.engine import Engine
 from gglm.weights import default_folder, read_config
 from ingest import cli_eval
 from ingest.evaluation import labelled
 from rag.errors import InvalidInput
 from rag.evaluation.answers import evaluate
+from rag.evaluation.calibration import Recorder, asked, foreign
 from rag.settings import get_settings
 
 CONTEXTS = ["长江全长六千三百公里，是亚洲最长的河。", "黄河流经九个省区，最后注入渤海。", "泰山位于山东省中部。"]
@@ -77,24 +79,43 @@ def test_a_folder_is_ingested_and_asked(app: typer.Typer, folder: Path, tmp_path
     assert [q["id"] for q in report["questions"]] == ["1", "2", "3"]
 
 
-def test_the_threshold_for_found_passages_is_fitted(
+def test_how_sure_an_answer_over_found_passages_must_be_is_fitted(
     app: typer.Typer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = Path(shutil.copytree(default_folder(), tmp_path / "weights"))
     before = read_config(weights)["reader"]
     few = run(app, "calibrate", str(folder), "--weights", str(weights))
     assert few.exit_code == 1
-    assert "at least 20 answerable" in few.stderr
+    assert "at least 20 questions" in few.stderr
     assert read_config(weights)["reader"] == before
     monkeypatch.setattr(calibration, "ENOUGH", 1)
     near = {"id": "4", "doc": None, "question": "星河耳机的重量是多少克？", "answers": [], "type": "unanswerable"}
     write(folder / "questions.jsonl", [*ASKED, near])
     fitted = document(run(app, "calibrate", str(folder), "--weights", str(weights), "--json"))
     assert read_config(weights)["reader"] == fitted
-    assert fitted["alone"] != before["alone"], "each question finds one passage here"
-    assert fitted["several"] == before["several"]
-    sure = [q["p_answerable"] for q in _asked_with(weights, folder) if q["gold"]]
-    assert min(sure) >= fitted["alone"]["threshold"] - 1e-4, "at most 9 % of two answerable questions is none"
+    assert fitted["found"] != before.get("found")
+    assert (fitted["alone"], fitted["several"]) == (before["alone"], before["several"]), "closed reading stays as it was"
+    asked = _asked_with(weights, folder)
+    right = [q["p_answerable"] for q in asked if q["right"] and q["gold"]]
+    assert len(right) == 2
+    assert min(right) >= fitted["found"]["threshold"], "a tenth of two right answers is none"
+
+
+def test_the_questions_of_other_files_are_asked_too(app: typer.Typer, folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write(other / "questions.jsonl", [{"id": "a", "doc": "b.md", "question": "桥有多长？", "answers": ["九十米"]}] * 9)
+    (other / "b.md").write_text("# 桥\n桥长九十米。\n", encoding="utf-8")
+    recorder = Recorder(Engine.load())
+    with labelled(folder, reader=recorder) as made, labelled(other, reader=recorder) as beside:
+        strangers = foreign([*made.questions] * 8, beside.questions)
+        assert len(strangers) == 4, "a quarter of the sixteen that the documents answer"
+        assert {(q.doc, q.question) for q in strangers} == {(None, "桥有多长？")}
+        rows = asked(made.service.answerer, recorder, [*made.questions, *strangers])
+    assert [row.right for row in rows[-4:]] == [False] * 4
+    assert sum(row.right for row in rows) == 2
+    assert all(row.told is None for row in rows), "no yes/no questions"
+    assert recorder.engine.settings == Engine.load().settings
 
 
 def _asked_with(weights: Path, folder: Path) -> list[dict[str, Any]]:
