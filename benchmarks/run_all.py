@@ -217,11 +217,27 @@ def end_to_end(bench: Bench) -> Figures:
     return _asked(bench, bench.data("e2e_dev"))
 
 
+def small_talk(bench: Bench) -> Figures:
+    return bench.json("benchmarks/smalltalk.py", "--json")
+
+
 def end_to_end_written(bench: Bench) -> Figures:
-    """The repository's own development documents, each a plain text file of the knowledge base."""
-    rows = bench.scratch / "written.jsonl"
-    bench.run("train", "questions", str(ROOT / "data/questions/dev"), "-o", str(rows))
-    return _asked(bench, rows)
+    return _own_documents(bench, "dev")
+
+
+def end_to_end_hard(bench: Bench) -> Figures:
+    return _own_documents(bench, "dev-hard")
+
+
+def end_to_end_tables(bench: Bench) -> Figures:
+    return _own_documents(bench, "dev-tables")
+
+
+def _own_documents(bench: Bench, name: str) -> Figures:
+    """One of the repository's own development sets, each document a Markdown file under its name."""
+    folder = bench.scratch / name
+    bench.run("train", "questions", str(ROOT / "data/questions" / name), "-o", str(folder))
+    return _asked(bench, folder)
 
 
 def _asked(bench: Bench, data: Path) -> Figures:
@@ -283,8 +299,11 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "retrieval": retrieval,
     "ranking": ranking,
     "conversation": conversation,
+    "small_talk": small_talk,
     "end_to_end": end_to_end,
     "end_to_end_written": end_to_end_written,
+    "end_to_end_hard": end_to_end_hard,
+    "end_to_end_tables": end_to_end_tables,
 }
 
 
@@ -515,11 +534,13 @@ def _conversation_rows(f: Figures) -> Rows:
     for key, label in {"complete": "complete questions", "follow-ups": "follow-ups"}.items():
         yield (
             f"{label} in a conversation: R@1 / R@5",
-            lambda g=f["finding"][key]: "; ".join(
-                f"{way} {g[way]['r@1']:.3f} / {g[way]['r@5']:.3f}"
-                for way in ("as typed", "as searched", "gold rewrite")
-            )
-            + f" ({g['turns']} turns)",
+            lambda g=f["finding"][key]: (
+                "; ".join(
+                    f"{way} {g[way]['r@1']:.3f} / {g[way]['r@5']:.3f}"
+                    for way in ("as typed", "as searched", "gold rewrite")
+                )
+                + f" ({g['turns']} turns)"
+            ),
         )
 
 
@@ -527,6 +548,15 @@ def _retrieval_rows(f: Figures) -> Rows:
     yield "questions / paragraphs", lambda: f"{f['questions']} / {f['contexts']}"
     for name in ("lexical", "dense", "hybrid"):
         yield f"{name}, R@1 / R@5", lambda name=name: f"{f[name]['r@1']:.3f} / {f[name]['r@5']:.3f}"
+
+
+def _small_talk_rows(f: Figures) -> Rows:
+    yield "model", lambda: f["model"]
+    yield "messages with a reply of the decoder's own", lambda: f"{f['fitting']} of {f['count']}"
+    yield (
+        "of it by topic",
+        lambda: "; ".join(f"{topic} {part['fitting']} of {part['count']}" for topic, part in f["by_topic"].items()),
+    )
 
 
 def _end_to_end_rows(f: Figures) -> Rows:
@@ -708,6 +738,11 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
         "`python benchmarks/followups.py`: rules alone, no model; conversations over 3,000 passages.",
         _conversation_rows,
     ),
+    "small_talk": (
+        "Small talk",
+        "`python benchmarks/smalltalk.py`: messages that occur in no training file; the others get a fixed reply.",
+        _small_talk_rows,
+    ),
     "end_to_end": (
         "End to end: 12 documents in several formats, with questions",
         "`python benchmarks/e2e.py e2e_dev`; what counts as right is said in `rag/evaluation/answers.py`.",
@@ -715,7 +750,17 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     ),
     "end_to_end_written": (
         "End to end: 33 invented documents of seven kinds, with questions",
-        "`chatgglm train questions data/questions/dev -o dev.jsonl; python benchmarks/e2e.py dev.jsonl`.",
+        "`chatgglm train questions data/questions/dev -o dev; python benchmarks/e2e.py dev`.",
+        _end_to_end_rows,
+    ),
+    "end_to_end_hard": (
+        "End to end: 28 longer documents that resemble each other, long answers and near misses",
+        "The same with `data/questions/dev-hard`.",
+        _end_to_end_rows,
+    ),
+    "end_to_end_tables": (
+        "End to end: 34 documents with many tables",
+        "The same with `data/questions/dev-tables`.",
         _end_to_end_rows,
     ),
 }
