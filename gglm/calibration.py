@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class Asked:
     """A question that was asked over what a search found, and how that went.
 
-    right: the answer, had it not been refused, would have been right; of a question that the documents do not
-    answer, none is. told: whether the yes or no that the reader was asked for was right; None: it was not.
+    right: the answer, had it not been refused, would have been right, the reader's own yes or no left out; of a
+    question that the documents do not answer, none is. told: the same with that word; None: it has none to say.
     """
 
     question: str
@@ -101,11 +101,16 @@ def calibrate_asked(
             f"calibration needs at least {ENOUGH} questions whose answer would be right and as many whose would not"
         )
     found = _evidence(engine, [row.question for _, row in rows], [row.sources for _, row in rows], advance)
-    told = [(e.verdict, row.told) for e, (_, row) in zip(found, rows, strict=True) if row.told is not None]
+    told = {n: row.told for n, (_, row) in enumerate(rows) if row.told is not None}
+    sure = {n: 1 / (1 + np.exp(-abs(found[n].verdict))) for n in told}
+    said = _sure_enough(list(sure.values()), list(told.values())) if len(told) >= FEWEST else engine.settings.verdict
+    for n, rightly in told.items():
+        if sure[n] >= said:
+            right[n] = rightly
     return replace(
         engine.settings,
-        found=_fit(found, right, np.array([number for number, _ in rows]), max_lost, together=True),
-        verdict=_sure_enough([abs(logit) for logit, _ in told], [ok for _, ok in told]),
+        found=_fit(found, right, np.array([number for number, _ in rows]), max_lost, of_found=True),
+        verdict=said,
     )
 
 
@@ -113,11 +118,13 @@ def _sure(found: Sequence[Evidence], items: Sequence[Item]) -> float:
     """The least probability from which on yes and no are right often enough; 1 where they never are."""
     golds = [verdict.said(i.golds[0]) if i.type == "yesno" and i.golds else None for i in items]
     pairs = [(e.verdict, gold) for e, gold in zip(found, golds, strict=True) if gold is not None]
-    return _sure_enough([abs(logit) for logit, _ in pairs], [(logit >= 0) == gold for logit, gold in pairs])
+    return _sure_enough(
+        [1 / (1 + np.exp(-abs(logit))) for logit, _ in pairs], [(logit >= 0) == gold for logit, gold in pairs]
+    )
 
 
-def _sure_enough(logits: Sequence[float], rightly: Sequence[bool]) -> float:
-    sure, right = 1 / (1 + np.exp(-np.array(logits))), np.array(rightly, bool)
+def _sure_enough(probabilities: Sequence[float], rightly: Sequence[bool]) -> float:
+    sure, right = np.array(probabilities), np.array(rightly, bool)
     enough = [t for t in sure if (told := sure >= t).sum() >= FEWEST and right[told].mean() >= RIGHT]
     return float(min(enough)) - 1e-6 if enough else 1.0
 
@@ -134,17 +141,17 @@ def _evidence(
 
 
 def _fit(
-    found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_false_refusals: float, together: bool = False
+    found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_false_refusals: float, of_found: bool = False
 ) -> Answerability:
-    """A regression on the signs of `Answerability`, and the strictest threshold for each group or, ``together``, for
-    their mean. Only there does coverage count: passages that were chosen for their question tell nothing by it.
+    """A regression on the signs of `Answerability`, and the strictest threshold for each group. ``of_found``: for their
+    mean, and coverage counts (passages that were chosen for their question tell nothing by it).
     """
-    x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty, together * e.coverage) for e in found])
+    x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty, of_found * e.coverage) for e in found])
     w = logistic_regression(x, labels.astype(float))
     belief = np.array([e.belief for e in found])
     p = belief / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
     of_group = [p[(group == g) & labels] for g in np.unique(group[labels])]
-    if together:
+    if of_found:
         threshold = metrics.mean_refusal_threshold(of_group, max_false_refusals)
     else:
         threshold = min(metrics.refusal_threshold(own.tolist(), max_false_refusals) for own in of_group)

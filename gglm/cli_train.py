@@ -183,8 +183,8 @@ def questions(
         typer.Option(
             "-o",
             "--out",
-            help="The .jsonl file to write; any other name: a new folder of documents and questions, as `eval answers` "
-            "asks them.",
+            help="The .jsonl file to write; a name without an ending: a new folder of documents and questions, as "
+            "`eval answers` asks them.",
         ),
     ],
 ) -> None:
@@ -209,7 +209,7 @@ def questions(
                 rows.append({"id": f"{path.stem}-{len(rows)}", **row})
     if not rows:
         raise DataError("no questions found: «# title», the text, a line «---», then questions that begin with «? »")
-    if out.suffix == ".jsonl":
+    if out.suffix:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     else:
@@ -358,7 +358,7 @@ def export(
     text = card.read_text(encoding="utf-8") if card else ""
     weights.save(out, from_checkpoint(checkpoint, dropout=0.0), tokenizer, name, tasks=tasks, card=text, meta=meta)
     weights.update_config(out, **kept)
-    err_console.print(f"{out}: {name}. Next: chatgglm train calibrate DEV.jsonl --weights {out}")
+    err_console.print(f"{out}: {name}. Next: chatgglm train calibrate DEV.jsonl --weights {out}, then eval calibrate")
 
 
 @friendly_errors

@@ -406,7 +406,7 @@ def _covered(question: str, sources: Sequence[Source], candidates: Sequence[Span
         return 0.0
     span = candidates[0].span
     source = sources[span.source]
-    return coverage(question, source.title, source.text, span.start, span.end)
+    return coverage(question, source.title, source.text, span)
 
 
 def _overlap(one: SourceSpan, other: SourceSpan) -> bool:

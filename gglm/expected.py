@@ -152,7 +152,7 @@ def fit(question: str, texts: Sequence[str], candidates: Sequence[SpanCandidate]
     for beside in (False, True):  # a figure in the candidate, else one in the same sentence
         for candidate in likely:
             span, text = candidate.span, texts[candidate.span.source]
-            left, right = _sentence(text, span)
+            left, right = sentence_of(text, span)
             found = [
                 (left + m.start(), left + m.end())
                 for m in pattern.finditer(text[left:right])
@@ -182,7 +182,7 @@ def _shared(about: set[str], text: str, start: int, end: int) -> int:
     return len(about & set(_plain(text[clause:end])))
 
 
-def _sentence(text: str, span: SourceSpan) -> tuple[int, int]:
+def sentence_of(text: str, span: SourceSpan) -> tuple[int, int]:
     """The sentence(s) that hold a span, no more than `_MAX_SENTENCE` characters to either side; a semicolon
     ends one only where it would be too long.
     """

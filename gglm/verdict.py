@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_YES = frozenset("是可能需会會有对對要行必应應得算属都也")
+_YES = frozenset("是可能需会會有对對要行必应應得算属都也允")
 _NO = frozenset("不没沒无無否未别")
 
 

@@ -176,7 +176,8 @@ def _settings(values: Any, path: Path) -> ReaderSettings:
         detail = f": unknown {', '.join(sorted(unknown))}" if isinstance(values, dict) else ""
         raise WeightsError(f'{path}: "reader" is not as expected{detail}')
     try:
-        nested = {k: Answerability(**values[k]) for k in ("alone", "several", "found") if values.get(k) is not None}
+        given = [k for k in ("alone", "several", "found") if k in values and (k, values[k]) != ("found", None)]
+        nested = {k: Answerability(**values[k]) for k in given}
     except TypeError as error:
         raise WeightsError(f'{path}: "reader" is not as expected: {error}') from None
     return ReaderSettings(**{**values, **nested})

@@ -131,22 +131,27 @@ def eval_calibrate(
     from gglm.weights import update_config
     from ingest.evaluation import labelled
     from rag.evaluation.calibration import Recorder, asked, foreign
+    from rag.settings import get_settings
 
     recorder = Recorder(load_engine(weights, 1))
+    settings = get_settings().model_copy(update={"answerable_threshold": None})  # nothing is refused here
     files = []
     with ExitStack() as stack:
-        every = [stack.enter_context(labelled(path, reader=recorder)) for path in data]
+        every = [stack.enter_context(labelled(path, settings, reader=recorder)) for path in data]
+        if len(every) == 1:
+            err_console.print("One set alone: no questions of other documents, which are what asking must refuse, too.")
         for path, made in zip(data, every, strict=True):
             others = [item for other in every if other is not made for item in other.questions]
             with _steps(f"asking {path.name}") as step:
                 items = [*made.questions, *foreign(made.questions, others)]
                 files.append(asked(made.service.answerer, recorder, items, step))
-    settings = calibrate_asked(recorder.engine, files, lose)
-    update_config(weights, reader=settings)
-    found = settings.found
-    err_console.print(f"{weights / 'config.json'}: threshold {found.threshold if found else 0.5:.3f}")
+    fitted = calibrate_asked(recorder.engine, files, lose)
+    update_config(weights, reader=fitted)
+    assert fitted.found is not None
+    limits = f"{fitted.found.threshold:.3f}, yes and no {fitted.verdict:.3f}"
+    err_console.print(f"{weights / 'config.json'}: threshold {limits}")
     if as_json:
-        print_json(asdict(settings))
+        print_json(asdict(fitted))
 
 
 def _contexts(file: Path, dense: bool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ or no and ``~`` anything else in own words, each with its evidence behind ``>``;
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -98,13 +99,15 @@ def write_folder(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             document = row["title"], row["context"]
             if document not in names:
                 stem = re.sub(r'[\\/:*?"<>|\s]+', "_", row["title"]).strip("_.")[:60] or "document"
-                taken = sum(name.startswith((f"{stem}.", f"{stem} (")) for name in names.values())
-                names[document] = f"{stem} ({taken + 1}).md" if taken else f"{stem}.md"
+                taken = {name.casefold() for name in names.values()}
+                made = (f"{stem} ({n}).md" if n > 1 else f"{stem}.md" for n in itertools.count(1))
+                names[document] = next(name for name in made if name.casefold() not in taken)
                 (folder / "docs" / names[document]).write_text(
                     f"# {row['title']}\n\n{row['context']}\n", encoding="utf-8"
                 )
             asked = {k: v for k, v in row.items() if k not in ("title", "context")}
             asked["doc"] = names[document] if row["answers"] else None
+            asked["answers"] = [answer["text"] for answer in row["answers"]]
             file.write(json.dumps(asked, ensure_ascii=False) + "\n")
 
 

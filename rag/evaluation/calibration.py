@@ -14,7 +14,7 @@ from dataclasses import replace
 import gglm.types as g
 from gglm.calibration import Asked
 from gglm.engine import Engine
-from gglm.verdict import said
+from rag import asked as in_documents
 from rag.evaluation.answers import Asker, Question, judge
 from rag.readers.gglm import GGLMReader, source_of
 from rag.types import Answer, Passage, ReaderOutput, Turn
@@ -24,30 +24,29 @@ FOREIGN = 0.25
 
 
 class Recorder(GGLMReader):
-    """Our reader, which answers whatever it is asked and remembers what it read first."""
+    """Our reader, which answers whatever it is asked and remembers what it read for which questions."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
-        self.first: tuple[str, tuple[g.Source, ...]] | None = None
-        self.p = 0.0
+        self.read_over: dict[str, tuple[g.Source, ...]] = {}
+        self.settled = False
         self.verdicts = True
 
     def ask(self, answerer: Asker, item: Question, verdicts: bool = True) -> Answer:
         """The answer, never refused for want of certainty; with or without the reader's own yes and no."""
-        self.first, self.verdicts = None, verdicts
+        self.read_over, self.settled, self.verdicts = {}, False, verdicts
         return answerer.ask(item.question, "default", item.history)
 
     def read(self, question: str, passages: Sequence[Passage], history: Sequence[Turn] = ()) -> ReaderOutput:
         """As `GGLMReader.read`."""
-        if self.first is None and passages:
-            self.first = question, tuple(source_of(p) for p in passages)
+        self.read_over[question] = tuple(source_of(p) for p in passages)
+        self.settled |= in_documents.find(question, passages) is not None
         settings = self.engine.settings
         self.engine.settings = replace(settings, verdict=0.5 if self.verdicts else 1.0)
         try:
             output = super().read(question, passages, history)
         finally:
             self.engine.settings = settings
-        self.p = output.p_answerable
         return replace(output, answerable=bool(output.text))
 
 
@@ -56,31 +55,28 @@ def asked(
 ) -> list[Asked]:
     """Each question with the sources that it was read over and whether its answer is right.
 
-    Left out are small talk, questions that find nothing, and those that a heading of the documents asks itself
-    (`rag.asked`): no threshold decides them.
+    Left out are small talk, questions that find nothing, those that the documents ask themselves (`rag.asked`), since
+    no threshold decides them, and those that were read in several wordings or parts.
     """
     found = list[Asked]()
     for done, item in enumerate(items, start=1):
-        answer = recorder.ask(answerer, item)
-        if recorder.first is not None and answer.p_answerable <= recorder.p:
-            question, sources = recorder.first
+        answer = recorder.ask(answerer, item, verdicts=False)
+        if len(recorder.read_over) == 1 and not recorder.settled:
+            ((question, sources),) = recorder.read_over.items()
             right = item.doc is not None and judge(item, answer).right
-            found.append(Asked(question, sources, right, _told(answerer, recorder, item, answer)))
+            told = None
+            if item.type == "yesno" and item.answers and not answer.generated:
+                worded = recorder.ask(answerer, item)
+                told = judge(item, worded).right if worded.generated else None
+            found.append(Asked(question, sources, right, told))
         if progress is not None:
             progress(done, len(items))
     return found
 
 
-def _told(answerer: Asker, recorder: Recorder, item: Question, answer: Answer) -> bool | None:
-    """Whether the reader's own yes or no is right; None where it gave none, or the sentence says it literally."""
-    if item.type != "yesno" or not item.answers or not answer.generated:
-        return None
-    plain = recorder.ask(answerer, item, verdicts=False)
-    return None if plain.generated else said(answer.answer) == said(item.answers[0])
-
-
 def foreign(own: Sequence[Question], others: Sequence[Question], seed: int = 0) -> list[Question]:
-    """Some of the other documents' questions, as ones that these do not answer: `FOREIGN` for each answered own one."""
-    count = min(len(others), round(FOREIGN * sum(item.doc is not None for item in own)))
-    chosen = random.Random(seed).sample(list(others), count)
-    return [replace(item, doc=None, answers=(), evidence="", history=()) for item in chosen if not item.history]
+    """Some questions of other documents, taken for ones that these do not answer: `FOREIGN` for each that they do."""
+    plain = [item for item in others if not item.history]
+    count = min(len(plain), round(FOREIGN * sum(item.doc is not None for item in own)))
+    chosen = random.Random(seed).sample(plain, count)
+    return [replace(item, doc=None, answers=(), evidence="") for item in chosen]

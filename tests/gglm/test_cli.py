@@ -297,6 +297,7 @@ def test_written_questions_become_documents_to_ask(call: Any, tmp_path: Path) ->
     assert sorted(p.name for p in (folder / "docs").iterdir()) == ["手册_A_B (2).md", "手册_A_B.md"]
     assert (folder / "docs/手册_A_B.md").read_text("utf-8") == "# 手册: A/B\n\n保修十八个月。\n"
     asked = lines(folder / "questions.jsonl")
+    assert asked[0]["answers"] == ["十八个月"]
     assert [(q["doc"], q["question"]) for q in asked] == [
         ("手册_A_B.md", "保修多久"), (None, "在哪里修"), ("手册_A_B (2).md", "保修几年"),
     ]  # fmt: skip

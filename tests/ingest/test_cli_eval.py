@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from gglm import calibration
 from gglm.engine import Engine
-from gglm.weights import default_folder, read_config
+from gglm.types import Source
+from gglm.weights import default_folder, load, read_config
 from ingest import cli_eval
 from ingest.evaluation import labelled
 from rag.errors import InvalidInput
@@ -94,28 +96,92 @@ def test_how_sure_an_answer_over_found_passages_must_be_is_fitted(
     fitted = document(run(app, "calibrate", str(folder), "--weights", str(weights), "--json"))
     assert read_config(weights)["reader"] == fitted
     assert fitted["found"] != before.get("found")
-    assert (fitted["alone"], fitted["several"]) == (before["alone"], before["several"]), "closed reading stays as it was"
-    asked = _asked_with(weights, folder)
-    right = [q["p_answerable"] for q in asked if q["right"] and q["gold"]]
-    assert len(right) == 2
-    assert min(right) >= fitted["found"]["threshold"], "a tenth of two right answers is none"
+    closed, shipped = load(weights).reader, load().reader
+    assert (closed.alone, closed.several) == (shipped.alone, shipped.several), "closed reading stays as it was"
+    assert fitted["verdict"] == before["verdict"], "no yes/no question was asked"
+    kept = [q["right"] for q in _asked_with(weights, folder) if q["gold"]]
+    assert kept == [True, True], "a tenth of two right answers is none"
+    run(app, "calibrate", str(folder), "--weights", str(weights), "--lose", "0.5")
+    kept = [q["right"] for q in _asked_with(weights, folder) if q["gold"]]
+    assert sorted(kept) == [False, True], "half of them is one"
+
+
+def test_what_asking_read_is_kept(folder: Path) -> None:
+    (folder / "docs" / "问答.md").write_text("# 问答\n\n## 怎么申请年假？\n在系统里提交申请单。\n", encoding="utf-8")
+    ask = [
+        *ASKED,
+        {"id": "f", "doc": "问答.md", "question": "怎么申请年假", "answers": ["在系统里提交申请单。"]},
+        {
+            "id": "y",
+            "doc": "考勤制度.md",
+            "type": "yesno",
+            "question": "病假要医院证明吗",
+            "answers": ["需要，须提交医院证明。"],
+            "evidence": "病假须提交医院证明",
+        },
+        {
+            "id": "z",
+            "doc": "考勤制度.md",
+            "type": "yesno",
+            "question": "休病假拿得到工资吗",
+            "answers": ["能，按八成发放。"],
+            "evidence": "病假工资按八成发放",
+        },
+        {"id": "h", "doc": None, "question": "谢谢", "answers": []},
+    ]
+    write(folder / "questions.jsonl", ask)
+    recorder = Recorder(Engine.load())
+    recorder.engine.model.verdict_head.bias.data.fill_(9.0)  # it says yes to everything
+    with labelled(folder, reader=recorder) as made:
+        rows = {row.question: row for row in asked(made.service.answerer, recorder, made.questions)}
+    assert "怎么申请年假" not in rows, "a heading asks it: no threshold decides"
+    assert "谢谢" not in rows, "small talk"
+    assert rows["病假工资按几成发放？"].right
+    assert not rows["公司年会在哪个城市举办"].right
+    literal, read = rows["病假要医院证明吗"], rows["休病假拿得到工资吗"]
+    assert (literal.right, literal.told) == (True, None), "the sentence says it, whatever the reader thinks"
+    assert (read.right, read.told) == (False, True), "by the reader's word alone"
+    assert "病假工资按八成发放" in rows["病假工资按几成发放？"].sources[0].text
+
+
+def test_a_word_counts_once_it_is_sure_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels: an answer whose word is told is judged with it, one whose word is not yet told without."""
+    engine = Engine.load()
+    source = (Source("温室每天九点开放。\n游客不得在温室内饮食。"),)
+    for name in ("ENOUGH", "FEWEST"):
+        monkeypatch.setattr(calibration, name, 2)
+    words = ("温室里能吃东西吗", "温室里可以喝水吗")
+    told = [calibration.Asked(question, source, right=False, told=True) for question in words]
+    plain = {"温室几点开放": True, "馆长是谁": False, "门票几元": False, "温室几点开": True}
+    others = [calibration.Asked(question, source, right) for question, right in plain.items()]
+    fitted = calibration.calibrate_asked(engine, [[*told, *others]], max_lost=0.0)
+    engine.settings = fitted
+    assert fitted.verdict < 1.0
+    readings = {a.question: engine.read(a.question, source, found=True) for a in (*told, *others)}
+    assert all(readings[a.question].answerable for a in told), "right with their word: not to be lost"
+    wrong = [replace(a, told=False) for a in told]
+    never = calibration.calibrate_asked(engine, [[*wrong, *others]], max_lost=0.0)
+    assert never.verdict == 1.0
 
 
 def test_the_questions_of_other_files_are_asked_too(app: typer.Typer, folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    write(other / "questions.jsonl", [{"id": "a", "doc": "b.md", "question": "桥有多长？", "answers": ["九十米"]}] * 9)
+    write(other / "questions.jsonl", [{"id": "a", "doc": "b.md", "question": "桥有多长？", "answers": ["九十米"]}] * 30)
     (other / "b.md").write_text("# 桥\n桥长九十米。\n", encoding="utf-8")
-    recorder = Recorder(Engine.load())
-    with labelled(folder, reader=recorder) as made, labelled(other, reader=recorder) as beside:
-        strangers = foreign([*made.questions] * 8, beside.questions)
-        assert len(strangers) == 4, "a quarter of the sixteen that the documents answer"
-        assert {(q.doc, q.question) for q in strangers} == {(None, "桥有多长？")}
-        rows = asked(made.service.answerer, recorder, [*made.questions, *strangers])
-    assert [row.right for row in rows[-4:]] == [False] * 4
-    assert sum(row.right for row in rows) == 2
-    assert all(row.told is None for row in rows), "no yes/no questions"
-    assert recorder.engine.settings == Engine.load().settings
+    write(folder / "questions.jsonl", ASKED * 12)
+    with labelled(folder) as made, labelled(other) as beside:
+        strangers = foreign(made.questions, beside.questions)
+    assert len(strangers) == 6, "a quarter of the twenty-four that the documents answer"
+    assert {(q.doc, q.question) for q in strangers} == {(None, "桥有多长？")}
+    weights = Path(shutil.copytree(default_folder(), tmp_path / "weights"))
+    alone = run(app, "calibrate", str(other), "--weights", str(weights))
+    assert alone.exit_code == 1, "nothing there that must be refused"
+    assert "One set alone" in alone.stderr
+    document(run(app, "calibrate", str(folder), str(other), "--weights", str(weights), "--json"))
+    stranger = {"id": "s", "doc": None, "question": "桥有多长？", "answers": []}
+    write(folder / "questions.jsonl", [*ASKED, stranger])
+    assert [q["right"] for q in _asked_with(weights, folder)] == [True, True, True, True]
 
 
 def _asked_with(weights: Path, folder: Path) -> list[dict[str, Any]]:
