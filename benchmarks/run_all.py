@@ -759,7 +759,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
         _end_to_end_rows,
     ),
     "end_to_end_tables": (
-        "End to end: 34 documents with many tables",
+        "End to end: 33 documents with many tables",
         "The same with `data/questions/dev-tables`.",
         _end_to_end_rows,
     ),

@@ -76,10 +76,11 @@ def test_dots_that_stand_in_the_text_are_taken_as_they_are() -> None:
 def test_the_questions_of_this_repository_fit_their_documents() -> None:
     folder = Path(__file__).resolve().parents[2] / "data" / "questions"
     titles: dict[str, set[str]] = {}
-    for part in ("train", "dev"):
+    for part in ("train", "dev", "dev-hard", "dev-tables"):
         files = sorted((folder / part).rglob("*.md"))
         made = [row for file in files for row in parse(file.read_text(encoding="utf-8"))]
         assert not [str(row) for row in made if isinstance(row, Problem)]
-        assert len(made) > 1000
+        assert len(made) > 500
         titles[part] = {row["title"] for row in made if isinstance(row, dict)}
-    assert not titles["train"] & titles["dev"], "a document is to be learnt from or to be chosen by, never both"
+    chosen_by = titles["dev"] | titles["dev-hard"] | titles["dev-tables"]
+    assert not titles["train"] & chosen_by, "a document is to be learnt from or to be chosen by, never both"

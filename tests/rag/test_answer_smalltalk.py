@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 
-from rag.smalltalk import classify, closing, fitting, fixed_reply, without_courtesy
+from rag.smalltalk import classify, closing, fitting, fixed_reply, normalized, without_courtesy
 
 
 @pytest.mark.parametrize(
@@ -152,3 +154,17 @@ def test_a_comment_on_the_answer_closes_the_talk(message: str, topic: str) -> No
 )
 def test_a_request_is_no_comment(message: str) -> None:
     assert closing(message) is None
+
+
+def test_small_talk_of_this_repository_fits_its_topics() -> None:
+    folder = Path(__file__).resolve().parents[2] / "data" / "smalltalk"
+    said: dict[str, set[str]] = {}
+    for part in ("train", "dev"):
+        rows = [json.loads(line) for line in (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+        assert len(rows) >= 120
+        for row in rows:
+            *before, message, reply = (turn["content"] for turn in row["turns"])
+            topic = classify(message) or (closing(message) if before else None)
+            assert topic and fitting(topic, reply), (message, reply)
+        said[part] = {normalized(row["turns"][-2]["content"]) for row in rows}
+    assert not said["train"] & said["dev"], "a message is to be learnt from or to be tried, never both"
