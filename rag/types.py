@@ -97,7 +97,8 @@ class ReaderOutput:
     ``spans`` are (passage index, Span into that passage's text, Span into ``text``) of the copied
     stretches; ``alternatives`` are further answers as (score, passage index, Span into the passage),
     the score being the likelihood relative to the answer given: 1 = just as likely. ``verdict`` is what the
-    source says to a yes/no question, None where the reader is not sure or cannot tell.
+    source says to a yes/no question, None where the reader is not sure or cannot tell. ``p_answerable`` (0…1) is how
+    likely the answer is right, as far as the reader can say.
     """
 
     text: str

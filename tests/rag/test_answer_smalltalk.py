@@ -165,6 +165,7 @@ def test_small_talk_of_this_repository_fits_its_topics() -> None:
         for row in rows:
             *before, message, reply = (turn["content"] for turn in row["turns"])
             topic = classify(message) or (closing(message) if before else None)
-            assert topic and fitting(topic, reply), (message, reply)
+            assert topic, message
+            assert fitting(topic, reply), (message, reply)
         said[part] = {normalized(row["turns"][-2]["content"]) for row in rows}
     assert not said["train"] & said["dev"], "a message is to be learnt from or to be tried, never both"
