@@ -3,7 +3,8 @@
     python benchmarks/smalltalk.py [FILE.jsonl] [--weights FOLDER] [--show] [--json]
 
 FILE holds conversations as `data/smalltalk/dev.jsonl` does, whose messages occur in no training file. Counted are the
-replies that pass `rag.smalltalk.fitting`, by topic; whether they are good is for a person to see (``--show``).
+replies that are certain enough and pass `rag.smalltalk.fitting`, by topic; whether they are good is for a person to
+see (``--show``).
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gglm.engine import Engine
-from gglm.types import Turn
 from rag.evaluation.rows import read_rows
+from rag.readers.gglm import GGLMReader
 from rag.smalltalk import classify, closing, fitting
+from rag.types import Turn
 
 DEV = Path(__file__).resolve().parent.parent / "data" / "smalltalk" / "dev.jsonl"
 
 
 def measure(file: Path, weights: Path | None, show: bool = False) -> dict[str, Any]:
     """By topic and over all: messages, and how many get a reply of the decoder's own."""
-    engine = Engine.load(weights)
+    reader = GGLMReader.load(weights)
     asked, fit = Counter[str](), Counter[str]()
     for row in read_rows(file):
         *history, message, _ = (Turn(t["role"], t["content"]) for t in row["turns"])
         topic = classify(message.content) or (closing(message.content) if history else None)
         if topic is None:
             continue
-        reply = engine.chat(message.content, history).text.strip()
+        reply = reader.chat(message.content, history).strip()
         asked[topic] += 1
-        fit[topic] += (good := fitting(topic, reply))
+        fit[topic] += (good := fitting(topic, reply, message.content))
         if show:
             print("  " if good else "✗ ", f"{topic:9} {message.content} → {reply}")
     return {
-        "model": engine.id,
+        "model": reader.id,
         "count": asked.total(),
         "fitting": fit.total(),
         "by_topic": {topic: {"count": n, "fitting": fit[topic]} for topic, n in sorted(asked.items())},

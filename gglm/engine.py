@@ -350,7 +350,9 @@ class Engine:
         stop = render.StopFilter(options.stop)
         pieces = render.join(stop(render.tokens_to_pieces(steps, self.tokenizer, origins, sources)))
         ended = stop.stopped or (bool(steps) and steps[-1].token == EOS)
-        return Generation("".join(p.text for p in pieces), pieces, "stop" if ended else "length", len(steps))
+        certainty = float(np.exp(np.mean([step.log_prob for step in steps]))) if steps else 1.0
+        text = "".join(p.text for p in pieces)
+        return Generation(text, pieces, "stop" if ended else "length", len(steps), certainty)
 
     def stream(
         self, task: Task, text: str, history: Sequence[Turn] = (), sources: Sequence[Source] = (),

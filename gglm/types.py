@@ -84,12 +84,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Free text from the decoder (summary, translation, chat, rewrite)."""
+    """Free text from the decoder (summary, translation, chat, rewrite).
+
+    ``certainty`` (0…1) is the geometric mean of its tokens' probabilities; 1 where nothing was generated.
+    """
 
     text: str
     pieces: tuple[Piece, ...]
     finish_reason: Literal["stop", "length"]
     tokens: int
+    certainty: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

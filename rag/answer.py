@@ -296,7 +296,7 @@ class Answerer:
         if isinstance(self.reader, Chatter):
             with run.timed("read"):
                 reply = self.reader.chat(run.question, history).strip()
-        if not fitting(topic, reply):
+        if not fitting(topic, reply, run.question):
             reply = fixed_reply(topic)
         return self._answer(
             run,

@@ -178,9 +178,20 @@ _STRAY = re.compile(r"(?i)(?<![a-z])(?!(?:chatgglm|ai)(?![a-z]))[a-z]|\d|自然�
 """What a small decoder strays into; no small talk needs it."""
 
 
-def fitting(topic: Topic, reply: str) -> bool:
-    """Whether a generated reply can be shown: it answers its topic in Chinese, is short, whole and does not loop."""
+_PERSON = re.compile("真人|人类|(?:是|不是)(?:一?个)?人(?!工)|gpt")
+_MACHINE = re.compile("机器|程序|人工智能|ai")
+
+
+def fitting(topic: Topic, reply: str, message: str = "") -> bool:
+    """Whether a generated reply can be shown: it answers its topic in Chinese, is short, whole and does not loop, and
+    to «are you a person / another model / a machine» it says no, no and yes.
+    """
     text = reply.strip()
+    asked = normalized(message)
+    if _PERSON.search(asked) and re.match("是|对|嗯", text):
+        return False
+    if _MACHINE.search(asked) and not _PERSON.search(asked) and text.startswith("不"):
+        return False
     if not 2 <= len(text) <= 120 or not re.search(r"[\u4e00-\u9fff]", text) or text[-1] not in "。！？!?~～":
         return False
     if re.search(r"(.{2,}?)\1{2,}|(.)\2{2,}", text) or "\ufffd" in text or _STRAY.search(text):

@@ -120,6 +120,11 @@ def test_generated_replies_are_checked() -> None:
     assert not fitting("assent", "好的，有什么？")
     assert not fitting("identity", "我是 ChatGGLM，可以回答各种问题。"), "promises too much"
     assert fitting("thanks", "谢谢！能帮上您就好。")
+    assert not fitting("identity", "是的，我是 AI 助手 ChatGGLM。", "请问您是不是真人")
+    assert not fitting("identity", "是，我是 ChatGGLM。", "你是ChatGPT吗")
+    assert fitting("identity", "不是，我是 ChatGGLM。", "你是人吗")
+    assert fitting("identity", "是的，我是 ChatGGLM。", "你是机器人吗")
+    assert not fitting("identity", "不是，我是 ChatGGLM。", "你是人工智能吗")
     for topic in ("identity", "ability", "thanks", "farewell", "greeting", "assent"):
         assert fitting(topic, fixed_reply(topic))
 
