@@ -139,16 +139,16 @@ class Engine:
         tokenized = [[TokenizedSource.of(self.tokenizer, s) for s in sources] for _, sources in questions]
         jobs: list[tuple[int, Window]] = []
         for number, ((question, _), sources) in enumerate(zip(questions, tokenized, strict=True)):
-            size, overlap = self.model.config.window, self.settings.overlap
-            jobs += [(number, w) for w in windows("问答", self.tokenizer, question, sources, size, overlap)]
+            size, overlap, least = self.model.config.window, self.settings.overlap, self.settings.repeat_below
+            jobs += [(number, w) for w in windows("问答", self.tokenizer, question, sources, size, overlap, least)]
         parts: dict[tuple[int, int], list[Part]] = {}
         order = sorted(range(len(jobs)), key=lambda i: len(jobs[i][1].encoded.tokens))
         for batch in _batches(order, [len(w.encoded.tokens) for _, w in jobs]):
             start, end, *judged = self._score([jobs[i][1] for i in batch])
             for row, i in enumerate(batch):
                 number, window = jobs[i]
-                here = slice(window.encoded.base, window.encoded.base + window.count)
-                scores = (start[row, here], end[row, here], start[row, 0], end[row, 0], *(j[row] for j in judged))
+                edges = window.of_passage(start[row]), window.of_passage(end[row])
+                scores = (*edges, start[row, 0], end[row, 0], *(j[row] for j in judged))
                 parts.setdefault((number, window.index), []).append(Part(window, *scores))
         found = []
         for number, sources in enumerate(tokenized):

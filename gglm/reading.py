@@ -39,12 +39,22 @@ class TokenizedSource:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One encoder input: tokens ``first:first + count`` of the passage of source ``index``."""
+    """One encoder input: tokens ``first:first + count`` of the passage of source ``index``; where ``every`` is not 0,
+    those over and over, one copy ``every`` tokens behind the other.
+    """
 
     index: int
     first: int
     count: int
     encoded: Encoded
+    every: int = 0
+
+    def of_passage(self, scores: Floats) -> Floats:
+        """Of scores (L,) those of the passage's tokens (count,), the highest among their copies."""
+        base, size = self.encoded.base, len(self.encoded.tokens)
+        starts = range(base, size, self.every) if self.every else (base,)
+        copies = [scores[at : at + self.count] for at in starts if at + self.count <= size]
+        return np.max(copies, axis=0)
 
 
 def windows(
@@ -54,11 +64,14 @@ def windows(
     sources: Sequence[TokenizedSource],
     size: int,
     overlap: int,
+    least: int = 0,
 ) -> list[Window]:
     """Encoder inputs of at most ``size`` tokens that cover every source; an empty text gives none.
 
-    A question longer than the model reads keeps its end, where the question itself stands.
+    A question longer than the model reads keeps its end, where the question itself stands. Passages of fewer than
+    ``least`` tokens are repeated up to that.
     """
+    line_break = tokenizer.encode("\n").astype(np.int64)
     ids = tokenizer.encode(question).astype(np.int64)
     ids = ids[-min(MAX_QUESTION, size // 3) :]
     out = []
@@ -67,8 +80,12 @@ def windows(
         room = size - len(ids) - len(title) - 4
         for first, count in cut(len(source.ids), room, min(overlap, room // 2)):
             passage = source.ids[first : first + count].astype(np.int64)
+            every = count + len(line_break) if count < min(least, room // 2) else 0
+            if every:
+                copies = -(-min(least, room - every) // every)
+                passage = np.concatenate([passage, *[line_break, passage] * (copies - 1)])
             encoded = layout(task, ids, title, passage, tokenizer.is_content)
-            out.append(Window(index, first, count, encoded))
+            out.append(Window(index, first, count, encoded, every))
     return out
 
 

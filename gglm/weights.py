@@ -69,6 +69,9 @@ class ReaderSettings:
     max_answer_tokens: int = 160
     overlap: int = 128
     """Tokens that neighbouring windows of a long source share."""
+    repeat_below: int = 0
+    """Shorter sources are read several times over, up to so many tokens: a reader that was taught on longer ones takes
+    them for useless rests of a text (a sentence that answers, alone: margin −16; four times over: +3)."""
 
 
 @dataclass(frozen=True, slots=True)

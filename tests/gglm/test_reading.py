@@ -112,3 +112,23 @@ def test_nothing_to_read() -> None:
     decoded = decode([], [], 10)
     assert decoded.candidates == ()
     assert decoded.certainty == 0.0
+
+
+def test_short_passages_are_repeated_and_read_as_one(tokenizer: Tokenizer) -> None:
+    source = TokenizedSource.of(tokenizer, Source("总部设在南京。", "公司"))
+    (plain,) = windows("问答", tokenizer, "总部在哪", [source], 256, 32)
+    (window,) = windows("问答", tokenizer, "总部在哪", [source], 256, 32, least=60)
+    assert (plain.every, plain.count, window.count) == (0, len(source.ids), len(source.ids))
+    assert window.every > window.count
+    passage = window.encoded.tokens[window.encoded.base :]
+    assert len(passage) + 1 >= 60
+    for at in range(0, len(passage), window.every):
+        assert passage[at : at + window.count].tolist() == source.ids.tolist()
+    scores = np.arange(len(window.encoded.tokens), dtype=np.float32)
+    last = len(passage) - window.count + window.encoded.base
+    assert window.of_passage(scores).tolist() == scores[last:].tolist(), "the highest among the copies"
+    assert plain.of_passage(scores).tolist() == scores[plain.encoded.base :][: plain.count].tolist()
+    longer = TokenizedSource.of(tokenizer, Source("总部设在南京。" * 20))
+    assert all(w.every == 0 for w in windows("问答", tokenizer, "总部在哪", [longer], 256, 32, least=60))
+    for w in windows("问答", tokenizer, "总部在哪", [source], 40, 8, least=60):
+        assert len(w.encoded.tokens) <= 40, "never more than the window"

@@ -47,12 +47,8 @@ def test_items_of_a_list_are_cited_one_by_one(asked: dict[str, tuple[Any, Answer
     assert all(answer.answer.count("\n") == len(answer.citations) - 1 for answer in lists)
 
 
-def test_a_cell_is_shown_with_its_row_and_header() -> None:
-    """Asked more leniently than by default: the shipped weights refuse both questions about the table."""
-    with labelled(FOLDER) as made:
-        answerer = made.service.answerer
-        answerer.settings = answerer.settings.model_copy(update={"answerable_threshold": 0.5})
-        cells = [a for q in made.questions if q.type == "table" and (a := answerer.ask(q.question)).answerable]
+def test_a_cell_is_shown_with_its_row_and_header(asked: dict[str, tuple[Any, Answer]]) -> None:
+    cells = of_type(asked, "table")
     assert cells
     assert all("航线" in answer.display and "票价" in answer.display for answer in cells)
 
