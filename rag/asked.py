@@ -35,6 +35,7 @@ _SAME = {
     "什么时候|啥时候": "何时",
     "哪儿|什么地方": "哪里",
     "啥": "什么",
+    "别的|其它|其余": "其他",
 }
 _NOT = re.compile("[不没未无非]")
 """With one more of these, it is the opposite question."""
