@@ -750,8 +750,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     ),
     "end_to_end_written": (
         "End to end: 33 invented documents of seven kinds, with questions",
-        "`chatgglm train questions data/questions/dev -o dev; python benchmarks/e2e.py dev`. 450 of its questions served to "
-        "calibrate asking.",
+        "`chatgglm train questions data/questions/dev -o dev; python benchmarks/e2e.py dev`. 450 of its questions "
+        "served to calibrate asking.",
         _end_to_end_rows,
     ),
     "end_to_end_hard": (
