@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     ivf_from: int = Field(default=120_000, ge=4096)
     """… and inverted lists (IVF). Segments hold at most 262,144 vectors (docs/decisions/014)."""
     answerable_threshold: float | None = Field(default=None, ge=0, le=1)
-    """Refuse below this probability; empty: the reader's own judgement (for GGLM docs/decisions/015)."""
+    """Refuse below this probability; empty: the reader's own judgement (for GGLM docs/decisions/016)."""
     supporting_sentence: bool = True
     """What a person reads adds the sentence that supports the answer."""
     max_question_chars: int = Field(default=2000, ge=10, le=100_000)
