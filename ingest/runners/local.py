@@ -98,7 +98,8 @@ class _Watchdog:
         self.late = False
         self._began = time.monotonic()
         self._ended = threading.Event()
-        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
 
     def _watch(self) -> None:
         while not self._ended.wait(max(0.0, self._left())):
@@ -112,6 +113,7 @@ class _Watchdog:
 
     def close(self) -> None:
         self._ended.set()
+        self._thread.join()
 
 
 class ParsingProcess:
@@ -120,6 +122,7 @@ class ParsingProcess:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.process: subprocess.Popen[str] | None = None
+        self._killed = False
 
     def run(self, task: Task) -> Outcome:
         """Parses and cuts."""
@@ -149,6 +152,8 @@ class ParsingProcess:
     def _asked(self, request: dict[str, str], what: str) -> dict[str, Any]:
         """The answer to a request, with ``status`` and ``error``."""
         process = self._started()
+        if self._killed:  # while it was being started, so that `kill` had nothing to end
+            process.kill()
         assert process.stdin is not None
         assert process.stdout is not None
         watchdog = _Watchdog(process, self.limits.parse_timeout_s)
@@ -191,7 +196,8 @@ class ParsingProcess:
         return self.process
 
     def kill(self) -> None:
-        """Ends the process, from any thread; `run` returns then."""
+        """Ends the process for good, from any thread; `run` returns then."""
+        self._killed = True
         if (process := self.process) is not None:
             process.kill()
 

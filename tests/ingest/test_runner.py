@@ -8,7 +8,7 @@ import pytest
 
 from ingest.limits import Limits
 from ingest.runners import Task
-from ingest.runners.local import LocalRunner
+from ingest.runners.local import LocalRunner, ParsingProcess
 
 
 def tasks(folder: Path, count: int) -> list[Task]:
@@ -66,11 +66,19 @@ def test_a_document_that_needs_too_much_memory_is_refused(tmp_path: Path) -> Non
 
 
 def test_an_impatient_consumer_leaves_nothing_behind(tmp_path: Path) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     outcomes = LocalRunner(2).run(tasks(tmp_path, 30))
     next(outcomes)
     outcomes.close()
-    assert threading.active_count() <= before
+    assert not [thread for thread in threading.enumerate() if thread not in before]
+
+
+def test_a_killed_process_answers_at_once_even_if_it_had_not_begun(tmp_path: Path) -> None:
+    worker = ParsingProcess(Limits())
+    worker.kill()
+    outcome = worker.run(tasks(tmp_path, 1)[0])
+    assert outcome.status == "failed"
+    assert worker.process is None
 
 
 def test_an_error_of_the_task_source_reaches_the_consumer() -> None:
