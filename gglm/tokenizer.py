@@ -79,6 +79,11 @@ class Tokenizer:
         return np.array(words) | self.is_byte
 
     @cached_property
+    def ends_sentence(self) -> npt.NDArray[np.bool_]:
+        """Which ids end a sentence or a line."""
+        return np.array([p.endswith(("。", "！", "？", "!", "?", "；", "\n")) for p in self.pieces])
+
+    @cached_property
     def copy_only(self) -> npt.NDArray[np.bool_]:
         """Ids with a digit or a Latin letter: in 问答 they may only be copied from a passage."""
         facts = [any(c.isalnum() and not is_han(c) for c in p) for p in self.pieces]

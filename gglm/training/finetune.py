@@ -109,7 +109,7 @@ def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[i
         texts = [tokenizer.decode(q.question) for q in questions]
         distractors = hard_distractors(texts, passages, [q.context for q in questions])
     sampler = QuestionSampler(
-        questions, distractors, encoded, tokenizer.is_content, seed, settings.passages, write=settings.answers
+        questions, distractors, encoded, tokenizer, seed, settings.passages, write=settings.answers
     )
     writing = WritingSampler(settings.writing, tokenizer, seed) if settings.writing else None
     unlabelled = PretrainingSampler(Shards(settings.shards), tokenizer, settings.forms) if settings.shards else None

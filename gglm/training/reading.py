@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from gglm.tokenizer import EOS, Tokenizer
 from gglm.training.corpus import read_jsonl
 from gglm.training.spans import Example
 
+Cut = Callable[[Array, tuple[int, int] | None, int, np.random.Generator], tuple[Array, tuple[int, int] | None]]
+"""Part of a passage: `crop`, or `sentences` with its ``ends`` given."""
 MAX_TARGET = 96
 """Tokens that the decoder has to write at most, [EOS] included."""
 
@@ -115,12 +118,18 @@ class Passages:
 
     beside: its own passage and one or two others, one softmax over all of them; instead: only another
     one, so that «no answer» is right; elsewhere: share of those others that are a part of the same
-    document without the answer, where there is one (else a hard distractor is taken).
+    document without the answer, where there is one (else a hard distractor is taken); brief: share of
+    all questions whose passages are a few whole sentences only, as a notice or a short document is.
     """
 
     beside: float = 0.2
     instead: float = 0.12
     elsewhere: float = 0.5
+    brief: float = 0.0
+
+
+BRIEF = (24, 200)
+"""Tokens that the passages of a brief question have room for: drawn between these."""
 
 
 class QuestionSampler:
@@ -137,14 +146,14 @@ class QuestionSampler:
         questions: Sequence[Question],
         distractors: Array | None,
         passages: Sequence[Array],
-        content: Mask,
+        tokenizer: Tokenizer,
         seed: int,
         mix: Passages | None = None,
         no_title: float = 0.3,
         write: float = 0.0,
     ) -> None:
         self.questions, self.distractors, self.passages = questions, distractors, passages
-        self.content, self.seed = content, seed
+        self.content, self.ends, self.seed = tokenizer.is_content, tokenizer.ends_sentence, seed
         self.mix, self.no_title, self.write = mix or Passages(), no_title, write
         self._order: tuple[int, Array] = (-1, np.zeros(0, np.int64))
 
@@ -172,12 +181,15 @@ class QuestionSampler:
         if others and own:
             size = size * 3 // 4
         room = size - min(len(q.question), MAX_QUESTION) - len(title) - 4
-        read: list[tuple[Array, tuple[int, int] | None]] = [crop(q.passage, q.span, room, rng)] if own else []
+        cut: Cut = crop
+        if rng.random() < self.mix.brief:
+            room, cut = min(room, int(rng.integers(*BRIEF))), partial(sentences, ends=self.ends)
+        read: list[tuple[Array, tuple[int, int] | None]] = [cut(q.passage, q.span, room, rng)] if own else []
         for _ in range(others):
-            if (other := self._other(which, room, rng)) is not None:
+            if (other := self._other(which, room, rng, cut)) is not None:
                 read.append((other, None))
         if not read:
-            read = [crop(q.passage, q.span, room, rng)]
+            read = [cut(q.passage, q.span, room, rng)]
         if len(read) > 1:
             rng.shuffle(read)
         rows = [reading_example(q.question, title, passage, span, self.content) for passage, span in read]
@@ -190,16 +202,18 @@ class QuestionSampler:
             rows[0].target = np.append(q.answer[: MAX_TARGET - 1], EOS)
         return rows
 
-    def _other(self, which: int, room: int, rng: np.random.Generator) -> Array | None:
+    def _other(self, which: int, room: int, rng: np.random.Generator, cut: Cut) -> Array | None:
         """A passage that does not answer question ``which``: elsewhere in its document, or a hard distractor."""
-        if rng.random() < self.mix.elsewhere and (away := elsewhere(self.questions[which], room, rng)) is not None:
+        if rng.random() < self.mix.elsewhere and (away := elsewhere(self.questions[which], room, rng, cut)) is not None:
             return away
         if self.distractors is None:
             return None
-        return crop(self.passages[int(rng.choice(self.distractors[which]))], None, room, rng)[0]
+        return cut(self.passages[int(rng.choice(self.distractors[which]))], None, room, rng)[0]
 
 
-def elsewhere(question: Question, room: int, rng: np.random.Generator, least: int = 60) -> Array | None:
+def elsewhere(
+    question: Question, room: int, rng: np.random.Generator, cut: Cut | None = None, least: int = 60
+) -> Array | None:
     """``least`` to ``room`` tokens of the question's passage that hold neither the answer nor its text again."""
     assert question.span is not None
     first, last = question.span
@@ -207,7 +221,7 @@ def elsewhere(question: Question, room: int, rng: np.random.Generator, least: in
     if not parts:
         return None
     part = parts[int(rng.integers(len(parts)))]
-    away = crop(part, None, min(room, max(least, len(part) - 20)), rng)[0]
+    away = (cut or crop)(part, None, min(room, max(least, len(part) - 20)), rng)[0]
     return None if holds(away, question.passage[first : last + 1]) else away
 
 
@@ -231,6 +245,36 @@ def crop(
     start = int(rng.integers(low, high + 1)) if low <= high else min(span[0], len(passage) - room)
     cut = passage[start : start + room]
     return cut, (span[0] - start, min(span[1] - start, len(cut) - 1))
+
+
+def sentences(
+    passage: Array, span: tuple[int, int] | None, room: int, rng: np.random.Generator, *, ends: Mask
+) -> tuple[Array, tuple[int, int] | None]:
+    """Whole sentences of the passage, about ``room`` tokens at most, the span inside (as `crop` where they are longer).
+
+    ends: bool (vocabulary,), which ids end a sentence.
+    """
+    cut, inside = crop(passage, span, room, rng)
+    if len(cut) == len(passage):
+        return cut, inside
+    last = np.flatnonzero(ends[passage])
+    starts = np.unique(np.concatenate([[0], last[last < len(passage) - 1] + 1]))
+    stops = np.append(starts[1:], len(passage))
+    seed = span or (where := int(rng.integers(len(passage))), where)
+    low = int(np.searchsorted(starts, seed[0], "right")) - 1
+    high = int(np.searchsorted(starts, seed[1], "right")) - 1
+    if stops[high] - starts[low] > room:
+        return cut, inside
+    sides = [True, True]
+    while any(sides):
+        left = bool(rng.random() < 0.5) if all(sides) else sides[0]
+        a, b = (low - 1, high) if left else (low, high + 1)
+        if a < 0 or b >= len(starts) or stops[b] - starts[a] > room:
+            sides[0 if left else 1] = False
+        else:
+            low, high = a, b
+    first = int(starts[low])
+    return passage[first : stops[high]], None if span is None else (span[0] - first, span[1] - first)
 
 
 def reading_example(

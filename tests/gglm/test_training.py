@@ -31,6 +31,7 @@ from gglm.training.reading import (
     elsewhere,
     load_questions,
     micro_batches,
+    sentences,
 )
 from gglm.training.spans import Lexicon, question_example, recurring, slots_example, window
 from gglm.training.trainer import RunSettings, Trainer
@@ -244,12 +245,36 @@ def test_questions_land_on_their_answer(tokenizer: Tokenizer, tmp_path: Path) ->
     file.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
     questions, passages = load_questions([file], tokenizer)
     assert passages == [context]
-    sampler = QuestionSampler(questions, None, [], tokenizer.is_content, seed=0)
+    sampler = QuestionSampler(questions, None, [], tokenizer, seed=0)
     for number in range(5):
         (example,) = sampler.example(number, 60)
         ((_, [(first, last)]),) = example.slots
         assert tokenizer.decode(example.tokens[first : last + 1]) == "桂花米酒"
         assert len(example.tokens) <= 60
+
+
+def test_brief_passages_are_whole_sentences_around_the_answer(tokenizer: Tokenizer) -> None:
+    text = "不收现金。早上九点开门！下午有人吗？有。周一休息。"
+    ids, starts, ends = (a.astype(np.int64) for a in tokenizer.encode_with_offsets(text))
+    span = (int(np.searchsorted(starts, text.index("九点"))), int(np.searchsorted(ends, text.index("九点") + 2)))
+    found = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        cut, inside = sentences(ids, span, int(rng.integers(12, 30)), rng, ends=tokenizer.ends_sentence)
+        assert inside is not None
+        assert (cut[inside[0] : inside[1] + 1] == ids[span[0] : span[1] + 1]).all()
+        found.add(tokenizer.decode(cut))
+        other, nowhere = sentences(ids, None, 12, rng, ends=tokenizer.ends_sentence)
+        assert nowhere is None
+        assert 0 < len(other) <= 12
+    for passage in found:
+        before = ("。" + text)[text.index(passage)]
+        assert before in "。！？"
+        assert passage[-1] in "。！？"
+    assert len(found) > 2
+    tight, inside = sentences(ids, span, 3, np.random.default_rng(0), ends=tokenizer.ends_sentence)
+    assert len(tight) == 3
+    assert inside is not None
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +290,7 @@ def sampler(tokenizer: Tokenizer) -> QuestionSampler:
         questions.append(Question(question, question[:0], ids.astype(np.int64), (first, first + 3), number, answer))
     others = np.array([[1, 2], [0, 2], [0, 1]])
     mix = Passages(beside=0.5, instead=0.3, elsewhere=0.0)
-    return QuestionSampler(questions, others, passages, tokenizer.is_content, 0, mix, write=1.0)
+    return QuestionSampler(questions, others, passages, tokenizer, 0, mix, write=1.0)
 
 
 def test_a_question_is_read_over_several_passages(tokenizer: Tokenizer, sampler: QuestionSampler) -> None:

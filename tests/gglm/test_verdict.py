@@ -60,7 +60,7 @@ def test_rows_carry_the_verdict_only_where_the_passage_answers(tokenizer: Tokeni
     assert [q.verdict for q in questions] == [0, 1, 1, 0, 1, 0, -1]
     encoded = [tokenizer.encode(p) for p in passages]
     sampler = QuestionSampler(
-        questions, None, encoded, tokenizer.is_content, seed=3, mix=Passages(beside=0.5, instead=0.3, elsewhere=1.0)
+        questions, None, encoded, tokenizer, seed=3, mix=Passages(beside=0.5, instead=0.3, elsewhere=1.0)
     )
     rows = [row for n in range(200) for row in sampler.example(n, 120)]
     assert {row.verdict for row in rows} == {-1.0, 0.0, 1.0}
@@ -71,7 +71,7 @@ def test_rows_carry_the_verdict_only_where_the_passage_answers(tokenizer: Tokeni
 def test_the_head_learns_yes_and_no(tokenizer: Tokenizer, tmp_path: Path) -> None:
     questions, passages = load_questions([_file(tmp_path)], tokenizer)
     encoded = [tokenizer.encode(p) for p in passages]
-    sampler = QuestionSampler(questions, None, encoded, tokenizer.is_content, 0, Passages(0, 0, 0), no_title=1.0)
+    sampler = QuestionSampler(questions, None, encoded, tokenizer, 0, Passages(0, 0, 0), no_title=1.0)
     batch = collate([row for n in range(len(questions)) for row in sampler.example(n, 120)])
     torch.manual_seed(0)
     config = {**PRESETS["tiny"].to_dict(), "vocab_size": (len(tokenizer) + 63) // 64 * 64}
