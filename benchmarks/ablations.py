@@ -3,9 +3,9 @@
     python benchmarks/ablations.py DATA SHARDS --tokenizer FILE --vectors FILE --out FOLDER [--minutes 6]
 
 DATA: folder of the question files (cmrc2018_train, authored_train; cmrc2018_trial and authored_dev are the dev sets).
-Every variant trains for the same wall-clock time on one thread, from the same seed and over the same questions, and is
-scored alike. A finished variant is not run again, so the command may be interrupted. A run this short says which parts
-help early; it does not say what they are worth after a day.
+Every variant trains for the same processor time on one thread, from the same seed and over the same questions, and is
+scored alike; three seeds of the first one show what is chance. A finished variant is not run again, so the command may
+be interrupted. A run this short says which parts help early; it does not say what they are worth after a day.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from gglm.training.trainer import RunSettings, Trainer
 from gglm.training.vectors import start_from
 from gglm.training.writing import WritingSource, heldout_loss
 
-SHAPE: dict[str, Any] = {"d_model": 192, "num_heads": 4, "kv_heads": 2, "encoder_layers": 4, "decoder_layers": 1,
-                         "d_ff": 512, "dropout": 0.1}  # fmt: skip
+SHAPE: dict[str, Any] = {"d_model": 160, "num_heads": 4, "kv_heads": 2, "encoder_layers": 4, "decoder_layers": 1,
+                         "d_ff": 432, "dropout": 0.1}  # fmt: skip
 """A quarter of `small`'s work a token, so that some minutes say something."""
+ROWS = 12
+"""Questions a step: small steps, so that there are many of them."""
 WEIGHTS = {"span": 1.0, "masked": 0.4, "relevance": 0.3, "write": 0.3}
 Prepare = Callable[[ChatGGLM], None]
 
@@ -60,6 +62,7 @@ class Variant:
     pretraining: float = 0.0
     before: dict[str, float] = field(default_factory=dict)
     answers: float = 0.0
+    seed: int = 0
 
 
 def _without_match(model: ChatGGLM) -> None:
@@ -76,14 +79,15 @@ def _without_pointer(model: ChatGGLM) -> None:
 
 VARIANTS = {
     "all parts": Variant(),
-    "another seed": Variant(),
+    "another seed": Variant(seed=1),
+    "a third seed": Variant(seed=2),
     "random embeddings": Variant(vectors=False),
     "no bigram embedding": Variant({"bigrams": 0}),
     "no convolution": Variant({"conv_width": 0}),
     "no match features": Variant(prepare=_without_match),
-    "ReLU² feed-forward of equal size": Variant({"feed_forward": "relu2", "d_ff": 768}),
-    "deeper, narrower (8 × 128)": Variant({"encoder_layers": 8, "d_model": 128, "d_ff": 384}),
-    "shallower, wider (2 × 256)": Variant({"encoder_layers": 2, "d_model": 256, "d_ff": 704}),
+    "ReLU² feed-forward of equal size": Variant({"feed_forward": "relu2", "d_ff": 648}),
+    "deeper, narrower (8 × 112)": Variant({"encoder_layers": 8, "d_model": 112, "d_ff": 304}),
+    "shallower, wider (2 × 224)": Variant({"encoder_layers": 2, "d_model": 224, "d_ff": 600}),
     "AdamW alone": Variant(muon=False),
     "half the time on masked tokens first": Variant(pretraining=0.5, before={"masked": 1.0}),
     "half the time on masked tokens and recurring spans first": Variant(
@@ -110,7 +114,7 @@ class Setup:
 def run(name: str, variant: Variant, setup: Setup) -> dict[str, Any]:
     """Train and score one variant; figures of the EMA weights."""
     tokenizer = Tokenizer(setup.tokenizer)
-    seed = 1 if name == "another seed" else 0
+    seed = variant.seed
     folder = setup.out / name.replace(" ", "-").replace("/", "-")
     shape = {**SHAPE, **variant.shape}
     model = fresh_model("small", tokenizer, None, seed, **shape)
@@ -120,7 +124,9 @@ def run(name: str, variant: Variant, setup: Setup) -> dict[str, Any]:
     minutes = setup.minutes
     steps = tokens = 0
     if variant.pretraining:
-        spent = RunSettings(folder / "pretraining", minutes=minutes * variant.pretraining, seed=seed, ema=0.99)
+        spent = RunSettings(
+            folder / "pretraining", minutes=minutes * variant.pretraining, seed=seed, ema=0.99, processor_time=True
+        )
         plain = Trainer(model, _optimizers(model, variant), _plain(setup, tokenizer, seed), variant.before, spent)
         model = plain.run().train()
         minutes -= spent.minutes
@@ -128,8 +134,10 @@ def run(name: str, variant: Variant, setup: Setup) -> dict[str, Any]:
     files = [setup.data / f"{n}.jsonl.zst" for n in ("cmrc2018_train", "authored_train")]
     dev = [setup.data / f"{n}.jsonl.zst" for n in ("cmrc2018_trial", "authored_dev")]
     settings = FinetuneSettings(
-        RunSettings(folder / "reading", minutes=minutes, seed=seed, ema=0.99, evaluate_minutes=1e9),
-        setup.tokenizer, files, answers=variant.answers,
+        RunSettings(
+            folder / "reading", minutes=minutes, seed=seed, ema=0.99, evaluate_minutes=1e9, processor_time=True
+        ),
+        setup.tokenizer, files, rows=ROWS, answers=variant.answers,
     )  # fmt: skip
     looks: list[Callable[[ChatGGLM], dict[str, float]]] = [make_evaluation(dev, tokenizer, rows=600)]
     if variant.answers:
@@ -171,7 +179,7 @@ def _plain(setup: Setup, tokenizer: Tokenizer, seed: int) -> Callable[[int, floa
 
     def stream(step: int, progress: float) -> list[list[Example]]:
         rng = np.random.default_rng([seed, 13, step])
-        return micro_batches([sampler.rows(rng, 224) for _ in range(32)], 4)
+        return micro_batches([sampler.rows(rng, 224) for _ in range(ROWS)], 4)
 
     return stream
 

@@ -332,6 +332,7 @@ def export(
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task whose decoder may be used (repeatable).")] = None,
     card: Annotated[Path | None, typer.Option(help="Model card (Markdown) to put beside the weights.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Store the matrices as int8: half the size.")] = False,
 ) -> None:
     """Make a weights folder of a run: its averaged weights, tokenizer, config, checksums and card."""
     import json
@@ -356,7 +357,8 @@ def export(
     record = checkpoint.with_name("run.json")
     meta = {"run": json.loads(record.read_text(encoding="utf-8"))} if record.is_file() else {}
     text = card.read_text(encoding="utf-8") if card else ""
-    weights.save(out, from_checkpoint(checkpoint, dropout=0.0), tokenizer, name, tasks=tasks, card=text, meta=meta)
+    model = from_checkpoint(checkpoint, dropout=0.0)
+    weights.save(out, model, tokenizer, name, tasks=tasks, card=text, meta=meta, int8=int8)
     weights.update_config(out, **kept)
     err_console.print(f"{out}: {name}. Next: chatgglm train calibrate DEV.jsonl --weights {out}, then eval calibrate")
 

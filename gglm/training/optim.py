@@ -93,6 +93,9 @@ def set_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
 
 
 def trapezoid(progress: float, step: int, warmup: int = 100, decay: float = 0.6, floor: float = 0.01) -> float:
-    """Learning-rate factor: linear warm-up in steps, flat, linear fall over the last ``decay`` of the run."""
-    warm = min(1.0, (step + 1) / warmup)
+    """Learning-rate factor: linear warm-up, flat, linear fall over the last ``decay`` of the run.
+
+    The warm-up takes ``warmup`` steps or a tenth of the run, whichever ends first.
+    """
+    warm = min(1.0, max((step + 1) / warmup, 10 * progress))
     return warm * (1.0 if progress < 1 - decay else max(floor, (1 - progress) / decay))

@@ -32,8 +32,9 @@ Stream = Callable[[int, float], Sequence[Sequence[Example]]]
 class RunSettings:
     """How a run goes on. One of ``minutes`` and ``steps`` bounds it; the schedule follows that one.
 
-    warmup: steps, a tenth of ``steps`` at most; compile: each encoder layer by torch.compile, for
-    any batch and length (a third faster on a CPU after 40 s; not tried on a GPU yet).
+    warmup: steps, a tenth of the run at most; compile: each encoder layer by torch.compile, for
+    any batch and length (a third faster on a CPU after 40 s; not tried on a GPU yet); processor_time: minutes
+    are of the process's own processor time, so that other work on the machine takes none of them.
     """
 
     out: Path
@@ -49,12 +50,11 @@ class RunSettings:
     teacher_forcing_ratio: float = 1.0
     device: str = "cpu"
     compile: bool = False
+    processor_time: bool = False
 
     def __post_init__(self) -> None:
         if (self.minutes > 0) == (self.steps > 0):
             raise ValueError("give either minutes or steps")
-        if self.steps:
-            self.warmup = min(self.warmup, max(1, self.steps // 10))
 
 
 class Trainer:
@@ -107,11 +107,12 @@ class Trainer:
         """Train to the end of the budget; returns the model with its EMA weights."""
         s = self.settings
         saved = evaluated = self.elapsed
+        clock = time.process_time if s.processor_time else time.perf_counter
         self.model.train()
         while self.progress < 1:
-            began = time.perf_counter()
+            began = clock()
             self._step()
-            self.elapsed = self.group.of_first(self.elapsed + time.perf_counter() - began)
+            self.elapsed = self.group.of_first(self.elapsed + clock() - began)
             if self.step % 20 == 0:
                 self._log(dict(self.average))
             if self.elapsed - saved > 60 * s.checkpoint_minutes:

@@ -416,6 +416,8 @@ def test_rate_rises_stays_and_falls() -> None:
     rates = [trapezoid(p, step=1000, decay=0.5) for p in (0.1, 0.4, 0.75, 1.0)]
     assert rates == pytest.approx([1.0, 1.0, 0.5, 0.01])
     assert trapezoid(0.0, step=0, warmup=100) == pytest.approx(0.01)
+    assert trapezoid(0.05, step=3, warmup=100) == pytest.approx(0.5)  # a short run warms up in a tenth of it
+    assert trapezoid(0.2, step=12, warmup=100) == 1.0
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(

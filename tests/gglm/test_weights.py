@@ -41,6 +41,22 @@ def test_what_was_saved_comes_back(trained: Trained, tmp_path: Path) -> None:
     assert (folder / MODEL).stat().st_size < 2.2 * size + 20_000
 
 
+def test_int8_halves_the_file_and_moves_nothing_by_more_than_half_a_step(trained: Trained, tmp_path: Path) -> None:
+    model, tokenizer = trained.model, trained.tokenizer.model
+    full = weights.save(tmp_path / "full", model, tokenizer, "full")
+    small = weights.save(tmp_path / "small", model, tokenizer, "small", int8=True)
+    assert (small / MODEL).stat().st_size < 0.65 * (full / MODEL).stat().st_size
+    ours, theirs = model.state_dict(), weights.load(small).model.state_dict()
+    assert set(ours) == set(theirs)
+    for key, value in theirs.items():
+        assert value.dtype == ours[key].dtype, key
+        if value.is_floating_point() and value.ndim > 1:
+            largest = ours[key].abs().amax(tuple(range(1, value.ndim)), keepdim=True)
+            assert ((value - ours[key]).abs() <= largest / 253).all(), key
+        else:
+            assert torch.equal(value, ours[key]), key
+
+
 def test_saving_again_over_itself_keeps_the_tokenizer(folder: Path) -> None:
     loaded = weights.load(folder)
     weights.save(folder, loaded.model, folder / TOKENIZER, "again")
