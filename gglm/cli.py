@@ -31,12 +31,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
     """Add this package's commands."""
-    from gglm import cli_eval, cli_interop, cli_train
+    from gglm import cli_eval, cli_interop, cli_train, cli_train_data
 
     app.command()(read)
     app.command()(bench)
     app.command()(cli_interop.convert)
     cli_eval.register(groups["eval"])
+    cli_train_data.register(groups["train"])
     cli_train.register(groups["train"])
 
 

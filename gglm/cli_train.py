@@ -1,11 +1,14 @@
 """`chatgglm train …`: thin commands around `gglm.training`, in the order in which they are used.
 
+Those that make data (the first four below) are in `gglm.cli_train_data`.
+
 train tokenizer  TEXTS -o tokenizer.model
 train shards     TEXTS --tokenizer tokenizer.model -o shards/
 train vectors    shards/ --tokenizer tokenizer.model -o vectors.npz
 train questions  WRITTEN.md … -o questions.jsonl
 train pretrain   shards/ --tokenizer … --vectors … -o runs/base --minutes 60
 train finetune   QA.jsonl … --tokenizer … --init runs/base/checkpoint.pt -o runs/reader --minutes 60
+train average    runs/a runs/b:2 -o runs/mean
 train write      --source dialogue=chat.jsonl … --init runs/reader/checkpoint.pt -o runs/writer --minutes 30
 train export     runs/writer --tokenizer … -o weights/mine --name mine-0.1
 train calibrate  DEV.jsonl … --weights weights/mine
@@ -18,19 +21,14 @@ from typing import Annotated, Any
 
 import typer
 
+from gglm.cli_train_data import Preset, Seed, ShardFolder, Threads, TokenizerFile, checked_preset
 from gglm.console import err_console, friendly_errors, print_json, progress
 from gglm.errors import DataError
 
-Texts = Annotated[Path, typer.Argument(metavar="TEXTS", help='Folder of .jsonl or .jsonl.zst with a "text" field.')]
-ShardFolder = Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder made by `train shards`.")]
-TokenizerFile = Annotated[Path, typer.Option("--tokenizer", help="A tokenizer.model.")]
 Run = Annotated[Path, typer.Option("-o", "--out", help="Run folder; a run that was stopped goes on from it.")]
 Minutes = Annotated[float, typer.Option(min=0, help="Time budget; the learning rate follows it.")]
 Steps = Annotated[int, typer.Option(min=0, help="Budget in steps, instead of minutes.")]
-Preset = Annotated[str, typer.Option(help="tiny, small or base.")]
 Vectors = Annotated[Path | None, typer.Option(help="Start the embeddings from these (`train vectors`).")]
-Seed = Annotated[int, typer.Option(help="Same seed, same run.")]
-Threads = Annotated[int, typer.Option(min=1, max=64, help="Torch threads.")]
 _SOURCE = typer.Option(
     "--source",
     metavar="KIND[:WEIGHT]=FILE[,FILE…]",
@@ -39,13 +37,17 @@ _SOURCE = typer.Option(
 )
 Sources = Annotated[list[str] | None, _SOURCE]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="TOML file with any field of the run's settings; it overrides options."),
+]
 _COMPILE = "Compile the encoder's layers first (40 s; needs a C++ compiler)."
 Compile = Annotated[bool, typer.Option("--compile", help=_COMPILE)]
 
 
 def register(group: typer.Typer) -> None:
     """Add the commands to the `train` group."""
-    for command in (tokenizer, shards, vectors, questions, pretrain, finetune, write, export, calibrate, plot):
+    for command in (pretrain, finetune, average, write, export, calibrate, plot):
         group.command()(command)
 
 
@@ -97,124 +99,11 @@ def _init(path: Path) -> Path:
     return shipped if not path.exists() and shipped.is_dir() else path
 
 
-def _preset(name: str) -> str:
-    from gglm.config import PRESETS
+def _overridden(settings: Any, file: Path | None) -> Any:
+    """The settings with what a --settings file says."""
+    from gglm.training.overrides import override, read
 
-    if name not in PRESETS:
-        raise typer.BadParameter(f"--preset {name!r}: one of {', '.join(PRESETS)}")
-    return name
-
-
-@friendly_errors
-def tokenizer(
-    texts: Texts,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .model file to write.")],
-    han: Annotated[int, typer.Option(min=100, help="Han characters with a piece of their own.")] = 7600,
-    latin: Annotated[int, typer.Option(min=10, help="Sub-word pieces for everything else.")] = 3600,
-    seed: Seed = 0,
-) -> None:
-    """Learn a tokenizer: one piece per Han character and digit, sub-words for Latin script."""
-    from gglm.tokenizer import train
-    from gglm.training.corpus import documents
-
-    learnt = train(documents(texts, seed), out, han=han, latin=latin)
-    err_console.print(f"{out}: {len(learnt)} pieces")
-
-
-@friendly_errors
-def shards(
-    texts: Texts,
-    tokenizer: TokenizerFile,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")],
-    threads: Threads = 2,
-    seed: Seed = 0,
-) -> None:
-    """Turn texts into token shards for pretraining and vectors."""
-    from gglm.tokenizer import Tokenizer
-    from gglm.training.corpus import build_shards, documents
-
-    count = build_shards(documents(texts, seed), Tokenizer(tokenizer), out, seed=seed, threads=threads)
-    err_console.print(f"{out}: {count:,} tokens")
-
-
-@friendly_errors
-def vectors(
-    shards: ShardFolder,
-    tokenizer: TokenizerFile,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .npz file to write.")],
-    words: Annotated[
-        Path | None,
-        typer.Option(help="Take vectors from this Word2Vec or GloVe file, or Transformers model folder, instead."),
-    ] = None,
-    preset: Preset = "small",
-    seed: Seed = 0,
-) -> None:
-    """Character and bigram vectors from the texts themselves (PPMI and SVD): a start for the embeddings."""
-    import numpy as np
-
-    from gglm.config import PRESETS
-    from gglm.interop import word_vectors
-    from gglm.tokenizer import Tokenizer
-    from gglm.training.corpus import Shards
-    from gglm.training.vectors import train
-
-    pieces = Tokenizer(tokenizer)
-    config = PRESETS[_preset(preset)]
-    if not config.bigrams:
-        raise typer.BadParameter(f"--preset {preset} has no bigram table to start")
-    vocab = (len(pieces) + 63) // 64 * 64
-    sizes = {"vocab": vocab, "bigrams": config.bigrams, "dim": config.d_model}
-    with err_console.status("Counting …"):
-        if words is None:
-            made = train(Shards(shards), pieces, seed=seed, **sizes)
-        else:
-            found = word_vectors.huggingface(str(words), pieces) if words.is_dir() else word_vectors.read(words)
-            made = word_vectors.start(found, Shards(shards), pieces, **sizes)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(out, tokens=made["tokens"], bigrams=made["bigrams"], keys=made["keys"], counts=made["counts"])
-    err_console.print(f"{out}: {len(made['tokens'])} tokens and {len(made['bigrams'])} bigrams")
-
-
-@friendly_errors
-def questions(
-    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Documents with their questions, or folders.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "-o",
-            "--out",
-            help="The .jsonl file to write; a name without an ending: a new folder of documents and questions, as "
-            "`eval answers` asks them.",
-        ),
-    ],
-) -> None:
-    """Documents with questions written beneath them to rows for `train finetune` (format: docs/finetuning.md)."""
-    import json
-
-    from gglm.training.written import Problem, parse, write_folder
-
-    found = [p for f in files for p in (sorted(f.rglob("*.md")) if f.is_dir() else [f])]
-    rows: list[dict[str, Any]] = []
-    problems = 0
-    for path in found:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as UTF-8 text ({error})") from None
-        for row in parse(text):
-            if isinstance(row, Problem):
-                problems += 1
-                err_console.print(f"{path}: {row}", style="yellow", markup=False)
-            else:
-                rows.append({"id": f"{path.stem}-{len(rows)}", **row})
-    if not rows:
-        raise DataError("no questions found: «# title», the text, a line «---», then questions that begin with «? »")
-    if out.suffix:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    else:
-        write_folder(rows, out)
-    err_console.print(f"{out}: {len(rows)} questions" + (f", {problems} left out" if problems else ""))
+    return override(settings, read(file)) if file else settings
 
 
 @friendly_errors
@@ -231,13 +120,14 @@ def pretrain(
     threads: Threads = 1,
     device: Device = "cpu",
     compile: Compile = False,
+    settings: SettingsFile = None,
 ) -> None:
     """Learn to find and copy from texts alone: recurring spans and masked tokens, no labels."""
     from gglm.training.pretrain import PretrainSettings
     from gglm.training.pretrain import pretrain as train
 
     run = _settings(out, minutes, steps, seed, device, threads, compile=compile)
-    train(PretrainSettings(run, tokenizer, shards, heldout, vectors, _preset(preset)))
+    train(_overridden(PretrainSettings(run, tokenizer, shards, heldout, vectors, checked_preset(preset)), settings))
 
 
 @friendly_errors
@@ -253,7 +143,8 @@ def finetune(
     minutes: Minutes = 0,
     steps: Steps = 0,
     init: Annotated[
-        Path | None, typer.Option(help="Start from this checkpoint.pt or weights folder (gglm-small: the shipped one).")
+        Path | None,
+        typer.Option(help="Start from this checkpoint.pt or weights folder; else from gglm-small, the shipped one."),
     ] = None,
     lora: Annotated[
         int, typer.Option(min=0, max=256, metavar="RANK", help="Train adapters of this rank instead of all weights.")
@@ -261,23 +152,28 @@ def finetune(
     rdrop: Annotated[
         float, typer.Option("--r-drop", min=0, help="Weight of R-Drop: two passes have to agree (twice the time).")
     ] = 0.0,
-    preset: Preset = "small",
+    preset: Annotated[str, typer.Option(help="Start a new model instead: tiny, small or base.")] = "",
     shards: Annotated[Path | None, typer.Option(help="Mix in recurring-span examples from these shards.")] = None,
     mixed: Annotated[float, typer.Option(min=0, max=0.9, help="Share of rows that come from the shards.")] = 0.33,
-    vectors: Vectors = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Start a new model's embeddings from these (`train vectors`).")
+    ] = None,
     answers: Annotated[
         float, typer.Option(min=0, max=1, help="Share of questions whose answer the decoder learns to write too.")
     ] = 0.0,
     source: Sources = None,
     rows: Annotated[int, typer.Option(min=1, help="Questions (and recurring-span rows) a step.")] = 24,
-    rate: Annotated[float, typer.Option(min=1e-6, help="Peak learning rate of AdamW.")] = 1.5e-3,
-    muon_rate: Annotated[float, typer.Option(min=1e-5, help="Peak learning rate of Muon.")] = 0.015,
+    rate: Annotated[
+        float, typer.Option(min=0, help="Peak learning rate of AdamW; 0: 1.5e-3 for a new model or adapters, or 4e-4.")
+    ] = 0.0,
+    muon_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate of Muon; 0: ten times --rate.")] = 0.0,
     decay: Annotated[float, typer.Option(min=0.01, max=1, help="Last part of the run, in which the rates fall.")] = 0.6,
     dev: Annotated[list[Path] | None, typer.Option(help="Questions to score on while training.")] = None,
     seed: Seed = 0,
     threads: Threads = 1,
     device: Device = "cpu",
     compile: Compile = False,
+    settings: SettingsFile = None,
 ) -> None:
     """Learn to read from questions with answers; rows are like CMRC 2018's."""
     from gglm.training.finetune import FinetuneSettings
@@ -287,22 +183,51 @@ def finetune(
     if not files:
         raise typer.BadParameter("name at least one file of questions")
     run = _settings(out, minutes, steps, seed, device, threads, decay, compile)
-    init = _init(init) if init else _init(Path("gglm-small")) if lora else None
+    if init and (preset or vectors):
+        raise typer.BadParameter("--init goes on from weights, --preset and --vectors begin anew: give one of them")
+    init = None if preset or vectors else _init(init or Path("gglm-small"))
+    rate = rate or (4e-4 if init and not lora else 1.5e-3)
     if tokenizer is None:
         tokenizer = init / "tokenizer.model" if init and init.is_dir() else Path("tokenizer.model")
-    settings = FinetuneSettings(
-        run, tokenizer, files, shards, vectors, init, preset=_preset(preset), pretraining=mixed, dev=dev or [],
-        rows=rows, lr=rate, muon_lr=muon_rate, answers=answers, writing=_sources(source or []),
-        lora=lora, rdrop=rdrop,
+    given = FinetuneSettings(
+        run, tokenizer, files, shards, vectors, init, preset=checked_preset(preset or "small"), pretraining=mixed,
+        dev=dev or [], rows=rows, lr=rate, muon_lr=muon_rate or 10 * rate, answers=answers,
+        writing=_sources(source or []), lora=lora, rdrop=rdrop,
     )  # fmt: skip
-    train(settings)
+    train(_overridden(given, settings))
+
+
+@friendly_errors
+def average(
+    parts: Annotated[
+        list[str], typer.Argument(metavar="RUN[:SHARE]…", help="Run folders, checkpoint.pt files or weights folders.")
+    ],
+    out: Run,
+) -> None:
+    """The mean of runs that began with the same weights: often better than each of them."""
+    from gglm.training.average import average as mean
+
+    pairs: list[tuple[Path, float]] = []
+    for part in parts:
+        name, colon, share = part.rpartition(":")
+        try:
+            path, weight = (Path(name), float(share)) if colon else (Path(part), 1.0)
+        except ValueError:
+            raise typer.BadParameter(f"{part}: the share {share!r} is not a number") from None
+        path = _init(path)
+        if (path / "checkpoint.pt").is_file():
+            path = path / "checkpoint.pt"
+        if not path.exists():
+            raise DataError(f"{path} does not exist: the run has saved nothing yet")
+        pairs.append((path, weight))
+    err_console.print(f"{mean(pairs, out)}: the mean of {len(pairs)}")
 
 
 @friendly_errors
 def write(
     source: Annotated[list[str], _SOURCE],
     tokenizer: TokenizerFile,
-    init: Annotated[Path, typer.Option(help="checkpoint.pt of the reader's run.")],
+    init: Annotated[Path, typer.Option(help="checkpoint.pt of the reader's run, or a weights folder.")],
     out: Run = Path("runs/writer"),
     minutes: Minutes = 0,
     steps: Steps = 0,
@@ -311,13 +236,15 @@ def write(
     seed: Seed = 0,
     threads: Threads = 1,
     device: Device = "cpu",
+    settings: SettingsFile = None,
 ) -> None:
     """Teach the decoder to write: answers, small talk, stand-alone questions, summaries, translations."""
     from gglm.training.write import WriteSettings
     from gglm.training.write import write as train
 
-    run = _settings(out, minutes, steps, seed, device, threads)
-    train(WriteSettings(run, tokenizer, init, _sources(source), decoder_init=decoder, freeze_encoder=not unfreeze))
+    run, init = _settings(out, minutes, steps, seed, device, threads), _init(init)
+    given = WriteSettings(run, tokenizer, init, _sources(source), decoder_init=decoder, freeze_encoder=not unfreeze)
+    train(_overridden(given, settings))
 
 
 @friendly_errors

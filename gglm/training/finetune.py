@@ -200,6 +200,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
     if settings.dev_writing:
         looks.append(heldout_loss(settings.dev_writing, tokenizer))
     files = [*settings.questions, *(f for s in settings.writing for f in s.files)]
+    starts = [settings.shards, settings.vectors, settings.init]
     trainer = Trainer(
         model,
         make_optimizers(model, settings.lr, settings.muon_lr, muon=not settings.lora),
@@ -207,6 +208,6 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         {"span": 1.0, "masked": 0.4, "relevance": 0.3, "verdict": 0.3, "write": 0.3, "rdrop": settings.rdrop},
         settings.run,
         (lambda model: {k: v for look in looks for k, v in look(model).items()}) if looks else None,
-        {"data": data_hashes(files), "finetune": {k: str(v) for k, v in vars(settings).items()}},
+        {"data": data_hashes([*files, *starts]), "finetune": {k: str(v) for k, v in vars(settings).items()}},
     )
     return lora.merge(trainer.run())

@@ -18,7 +18,7 @@ from gglm.training.mixture import PretrainingSampler
 from gglm.training.optim import make_optimizers
 from gglm.training.reading import micro_batches
 from gglm.training.spans import Example
-from gglm.training.trainer import RunSettings, Trainer
+from gglm.training.trainer import RunSettings, Trainer, data_hashes
 
 
 @dataclass
@@ -71,6 +71,10 @@ def pretrain(settings: PretrainSettings) -> ChatGGLM:
         rng = np.random.default_rng([seed, 13, step])
         return micro_batches([sampler.rows(rng, settings.size) for _ in range(settings.rows)], settings.micro)
 
+    record = {
+        "data": data_hashes([settings.shards, settings.vectors]),
+        "pretrain": {k: str(v) for k, v in vars(settings).items()},
+    }
     evaluate = None
     if settings.heldout:
         evaluate = heldout_evaluation(PretrainingSampler(Shards(settings.heldout), tokenizer), 96, settings.size)
@@ -81,5 +85,5 @@ def pretrain(settings: PretrainSettings) -> ChatGGLM:
         {"span": 1.0, "masked": 0.5, "relevance": 0.2, "verdict": 0.2},
         settings.run,
         evaluate,
-        {"settings_pretrain": {k: str(v) for k, v in vars(settings).items()}},
+        record,
     ).run()

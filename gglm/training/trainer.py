@@ -34,7 +34,8 @@ class RunSettings:
 
     warmup: steps, a tenth of the run at most; compile: each encoder layer by torch.compile, for
     any batch and length (a third faster on a CPU after 40 s; not tried on a GPU yet); processor_time: minutes
-    are of the process's own processor time, so that other work on the machine takes none of them.
+    are of the process's own processor time, so that other work on the machine takes none of them;
+    slice_minutes: stop and save after so many, for machines that are lent in slices; the same call goes on.
     """
 
     out: Path
@@ -51,6 +52,7 @@ class RunSettings:
     device: str = "cpu"
     compile: bool = False
     processor_time: bool = False
+    slice_minutes: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.minutes > 0) == (self.steps > 0):
@@ -90,7 +92,7 @@ class Trainer:
         self.group.start_alike(model)
         self.peak = matmul_peak(self.device, model.compute_dtype) * self.group.size
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.step, self.elapsed, self.tokens = 0, 0.0, 0
+        self.step, self.elapsed, self.tokens, self.fetching = 0, 0.0, 0, 0.0
         self.average: dict[str, float] = {}
         settings.out.mkdir(parents=True, exist_ok=True)
         if (settings.out / "checkpoint.pt").is_file():
@@ -104,12 +106,13 @@ class Trainer:
         return self.step / s.steps if s.steps else self.elapsed / (60 * s.minutes)
 
     def run(self) -> ChatGGLM:
-        """Train to the end of the budget; returns the model with its EMA weights."""
+        """Train to the end of the budget, or of this slice of it; returns the model with its EMA weights."""
         s = self.settings
         saved = evaluated = self.elapsed
+        pause = self.elapsed + 60 * s.slice_minutes if s.slice_minutes else float("inf")
         clock = time.process_time if s.processor_time else time.perf_counter
         self.model.train()
-        while self.progress < 1:
+        while self.progress < 1 and self.elapsed < pause:
             began = clock()
             self._step()
             self.elapsed = self.group.of_first(self.elapsed + clock() - began)
@@ -122,7 +125,7 @@ class Trainer:
                 self._log(self._evaluate())
                 evaluated = self.elapsed
         self.save()
-        if self.evaluate:
+        if self.evaluate and self.progress >= 1:
             self._log(self._evaluate())
         self.group.wait()
         self.model.load_state_dict(self.ema)
@@ -131,7 +134,9 @@ class Trainer:
     def _step(self) -> None:
         s = self.settings
         set_rate(self.optimizers, trapezoid(self.progress, self.step, s.warmup, s.decay))
+        began = time.perf_counter()
         micro = self.stream(self.step, self.progress)
+        self.fetching += time.perf_counter() - began
         sizes = [sum(len(e.tokens) for e in examples) for examples in micro]
         tokens = 0
         for number, examples in self.group.share(micro):
@@ -190,6 +195,7 @@ class Trainer:
             "model": self.model.state_dict(), "ema": self.ema, "config": self.model.config.to_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "step": self.step, "elapsed": self.elapsed, "tokens": self.tokens, "average": self.average,
+            "fetching": self.fetching,
         }  # fmt: skip
         with temporary.open("wb") as file:
             torch.save(state, file)
@@ -204,7 +210,7 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step, self.elapsed, self.tokens = state["step"], state["elapsed"], state["tokens"]
-        self.average = state["average"]
+        self.average, self.fetching = state["average"], state.get("fetching", 0.0)
 
     def _log(self, values: dict[str, float]) -> None:
         if not self.group.first:
@@ -214,6 +220,7 @@ class Trainer:
         row = {
             "step": self.step, "minutes": round(self.elapsed / 60, 2), "tokens": self.tokens,
             "tokens_per_s": round(speed), "share_of_peak": round(speed * flops / self.peak, 4),
+            "data_share": round(self.fetching / max(self.elapsed, 1e-9), 4),
             **{k: round(float(v), 4) for k, v in values.items()},
         }  # fmt: skip
         with (self.settings.out / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -223,7 +230,8 @@ class Trainer:
     def _write_record(self, record: dict[str, Any]) -> None:
         if not self.group.first:
             return
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        commit = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
         values = {
             "commit": commit.stdout.strip(), "machine": platform.platform(), "threads": torch.get_num_threads(),
             "processes": self.group.size, "dtype": str(self.model.compute_dtype), "matmul_peak_gflops": self.peak / 1e9,
@@ -234,6 +242,14 @@ class Trainer:
         (self.settings.out / "run.json").write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def data_hashes(files: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of each data file, for the run record."""
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest()[:16] for f in files}
+def data_hashes(files: Sequence[Path | None]) -> dict[str, str]:
+    """SHA-256 of what a run reads, for its record: files, shards or weights folders (their large file)."""
+    hashes: dict[str, str] = {}
+    for given in files:
+        if given is None:
+            continue
+        inside = [given / name for name in ("ids.npy", "model.safetensors") if (given / name).is_file()]
+        for file in inside or [given]:
+            with file.open("rb") as opened:
+                hashes["/".join(file.parts[-2:])] = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    return hashes

@@ -57,5 +57,5 @@ def write(settings: WriteSettings) -> ChatGGLM:
         {"write": 1.0},
         settings.run,
         heldout_loss(settings.dev, tokenizer) if settings.dev else None,
-        {"data": data_hashes(files), "write": {k: str(v) for k, v in vars(settings).items()}},
+        {"data": data_hashes([*files, settings.init]), "write": {k: str(v) for k, v in vars(settings).items()}},
     ).run()

@@ -1,0 +1,134 @@
+"""A run from the command line: settings from a file, the mean of two runs, export."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner, Result
+
+from gglm import cli, weights
+from gglm.errors import DataError
+from gglm.training.overrides import override
+from gglm.training.trainer import RunSettings
+from tests.gglm.conftest import Trained
+from tests.gglm.test_cli import question_file
+
+
+def train(*args: object) -> Result:
+    groups = {"eval": typer.Typer(), "train": typer.Typer()}
+    cli.register(typer.Typer(), groups)
+    return CliRunner().invoke(groups["train"], [str(a) for a in args])
+
+
+def tune(trained: Trained, out: Path, settings: str, *more: object) -> Result:
+    file, toml = question_file(out.with_suffix(".jsonl")), out.with_suffix(".toml")
+    toml.write_text(settings, encoding="utf-8")
+    return train("finetune", file, "--init", trained.folder, "--settings", toml, "-o", out, *(more or ("--steps", 3)))
+
+
+def test_two_runs_and_their_mean(trained: Trained, tmp_path: Path) -> None:
+    settings = "rows = 4\nfull = 0.5\n[passages]\nbrief = 0.5\n[run]\nwarmup = 1\nema = 0.5\n"
+    states: dict[str, Any] = {}
+    for seed, name in ((1, "a"), (2, "b")):
+        result = tune(trained, tmp_path / name, settings, "--steps", 3, "--seed", seed)
+        assert result.exit_code == 0, result.output
+        record = json.loads((tmp_path / name / "run.json").read_text("utf-8"))
+        assert "brief=0.5" in record["finetune"]["passages"]
+        assert record["settings"]["ema"] == "0.5"
+        states[name] = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["ema"]
+    result = train("average", tmp_path / "a", f"{tmp_path / 'b'}:3", "-o", tmp_path / "mean")
+    assert result.exit_code == 0, result.output
+    export = train(
+        "export", tmp_path / "mean", "--like", trained.folder, "--int8", "-o", tmp_path / "w", "--name", "mean-1"
+    )
+    assert export.exit_code == 0, export.output
+    loaded = weights.load(tmp_path / "w")
+    assert loaded.name == "mean-1"
+    for key, value in loaded.model.state_dict().items():
+        if value.is_floating_point():
+            mean = (states["a"][key] + 3 * states["b"][key]) / 4
+            assert (value - mean).abs().max() <= max(1e-6, float(mean.abs().max()) / 250), key
+    assert any(not torch.equal(states["a"][k], states["b"][k]) for k in states["a"])
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained: Trained, tmp_path: Path) -> None:
+    settings = "rows = 4\n[run]\ncheckpoint_minutes = 1e-9\n"
+    steps = ("--steps", 30)
+    whole = tune(trained, tmp_path / "whole", settings, *steps)
+    assert whole.exit_code == 0, whole.output
+    shutil.copy(tmp_path / "whole.jsonl", tmp_path / "killed.jsonl")
+    code = (
+        "import typer; from gglm import cli; groups = {'eval': typer.Typer(), 'train': typer.Typer()}; "
+        "cli.register(typer.Typer(), groups); groups['train']()"
+    )
+    command = [
+        sys.executable, "-c", code, "finetune", tmp_path / "killed.jsonl", "--init", trained.folder, *steps,
+        "--settings", tmp_path / "whole.toml", "-o", tmp_path / "killed",
+    ]  # fmt: skip
+    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL)
+    while not (tmp_path / "killed/checkpoint.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() < 0
+    before = torch.load(tmp_path / "killed/checkpoint.pt", weights_only=True)
+    assert 0 < before["step"] < 30
+    resumed = tune(trained, tmp_path / "killed", settings, *steps)
+    assert resumed.exit_code == 0, resumed.output
+    ours, theirs = (torch.load(tmp_path / n / "checkpoint.pt", weights_only=True) for n in ("whole", "killed"))
+    assert theirs["step"] == ours["step"] == 30
+    for key, value in ours["ema"].items():
+        assert torch.allclose(value, theirs["ema"][key], atol=1e-6), key
+
+
+def test_scheduled_sampling_is_a_setting(trained: Trained, tmp_path: Path) -> None:
+    losses = {}
+    for ratio in (1.0, 0.5):
+        out = tmp_path / f"r{ratio}"
+        settings = f"rows = 8\ndropout = 0.0\n[run]\nteacher_forcing_ratio = {ratio}\n"
+        result = tune(trained, out, settings, "--steps", 3, "--answers", 1)
+        assert result.exit_code == 0, result.output
+        state = torch.load(out / "checkpoint.pt", weights_only=True)
+        losses[ratio] = state["average"]["write"]
+    assert all(math.isfinite(loss) for loss in losses.values())
+    assert losses[0.5] != losses[1.0]  # some inputs were the model's own tokens
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"stepz": 1}, "no stepz"),
+        ({"decay": "soon"}, "decay = 'soon'"),
+        ({"out": {"x": 1}}, "out = "),
+    ],
+)
+def test_a_wrong_setting_is_named(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(DataError, match=named):
+        override(RunSettings(Path("x"), steps=1), values)
+
+
+def test_what_cannot_work_is_refused(trained: Trained, tmp_path: Path) -> None:
+    bad = tune(trained, tmp_path / "a", "rows = [")
+    assert bad.exit_code == 1
+    assert "cannot be read as TOML" in bad.stderr
+    both = tune(trained, tmp_path / "a", "", "--steps", 3, "--preset", "tiny")
+    assert both.exit_code == 2
+    missing = train("average", trained.folder, tmp_path / "nothing", "-o", tmp_path / "m")
+    assert missing.exit_code == 1
+    assert "does not exist" in missing.stderr
+    single = train("average", trained.folder, "-o", tmp_path / "m")
+    assert single.exit_code == 1
+    shipped = train("average", trained.folder, "gglm-small", "-o", tmp_path / "m")
+    assert shipped.exit_code == 1
+    assert "different shapes" in shipped.stderr
+    assert train("average", "x:much", "y", "-o", tmp_path / "m").exit_code == 2
