@@ -67,7 +67,7 @@ def train(
         tokens float32 (vocab, dim), bigrams float32 (bigrams, dim), keys int64 (bigrams,),
         counts int64 (vocab,).
     """
-    ids = token_stream(shards, limit)
+    ids, contexts = token_stream(shards, limit), min(contexts, vocab)
     content = np.zeros(vocab, bool)
     content[: len(tokenizer)] = tokenizer.is_content
     counts = np.bincount(ids, minlength=vocab)
