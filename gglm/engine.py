@@ -19,21 +19,18 @@ from torch import Tensor
 from gglm import followup, generate, render, summary
 from gglm.coverage import coverage
 from gglm.errors import WeightsError
-from gglm.expected import expected, fit
+from gglm.expected import fitted
 from gglm.model import Memory
 from gglm.quantize import quantize
 from gglm.reading import Decoded, Part, Spans, TokenizedSource, Window, decode, merge, windows
 from gglm.tasks import Task, encode_task, encode_writing, pad_batch
 from gglm.tokenizer import EOS
-from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, SourceSpan, SpanCandidate, Turn
+from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, SpanCandidate, Turn
 from gglm.weights import Answerability, ReaderSettings, Weights, load
 
 SUMMARY = SamplingOptions(max_tokens=220)
 """Its length is that of an extracted summary too, in characters."""
 Request = tuple[str, Sequence[Source], Sequence[Turn]]
-MISFIT = 0.5
-"""What is left of p_answerable where the question asks for a figure and no likely place holds one.
-Of such questions, one in twenty has an answer all the same (CMRC and authored dev sets)."""
 BATCH_TOKENS = 4096
 """Tokens encoded at once: enough to keep one core busy, little enough to stay in memory."""
 
@@ -158,7 +155,7 @@ class Engine:
             ]
             decoded = decode(sources, spans, self.settings.max_answer_tokens)
             question, texts = questions[number]
-            candidates, belief = _fitted(question, texts, decoded.candidates)
+            candidates, belief = fitted(question, texts, decoded.candidates)
             relevant = tuple(s.relevance if s else -np.inf for s in spans)
             source = spans[decoded.candidates[0].span.source] if decoded.candidates else None
             verdict = source.verdict if source else 0.0
@@ -390,29 +387,12 @@ def _batches(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]
         yield batch
 
 
-def _fitted(
-    question: str, sources: Sequence[Source], candidates: tuple[SpanCandidate, ...]
-) -> tuple[tuple[SpanCandidate, ...], float]:
-    """Candidates with the figure that the question asks for ahead, and what is left of the belief in them."""
-    pattern = expected(question)
-    if pattern is None or not candidates:
-        return candidates, 1.0
-    figure = fit(question, [s.text for s in sources], candidates)
-    chosen = figure or candidates[0]
-    others = (c for c in candidates if pattern.search(c.text) and not _overlap(c.span, chosen.span))
-    return (chosen, *others), 1.0 if figure else MISFIT
-
-
 def _covered(question: str, sources: Sequence[Source], candidates: Sequence[SpanCandidate]) -> float:
     if not candidates:
         return 0.0
     span = candidates[0].span
     source = sources[span.source]
     return coverage(question, source.title, source.text, span)
-
-
-def _overlap(one: SourceSpan, other: SourceSpan) -> bool:
-    return one.source == other.source and one.start < other.end and other.start < one.end
 
 
 def _sigmoid(x: float) -> float:
