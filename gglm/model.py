@@ -596,9 +596,7 @@ class ChatGGLM(nn.Module):
 
     def target_log_probs(self, inputs: Tensor, wanted: Tensor, memory: Memory) -> Tensor:
         """Log-probability of each of ``wanted`` (B, T) after ``inputs`` (B, T), [BOS] first: float32 (B, T)."""
-        return self.decoder.target_log_probs(
-            inputs, wanted, self.embedding, self.output_bias, self.output_gain, memory
-        )
+        return self.decoder.target_log_probs(inputs, wanted, self.embedding, self.output_bias, self.output_gain, memory)
 
     def forward(self, src: Batch, tgt: Tensor, teacher_forcing_ratio: float = 1.0) -> DecoderOutput:
         """Training pass: tgt int64 (B, T) starts with [BOS].

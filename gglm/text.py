@@ -13,9 +13,7 @@ from pathlib import Path
 @lru_cache(maxsize=1)
 def traditional_to_simplified() -> dict[str, str]:
     """1:1 character map, from OpenCC's TSCharacters (Apache-2.0), first reading of each."""
-    traditional, simplified = (
-        Path(__file__).with_name("t2s.txt").read_text(encoding="utf-8").split("\n")[:2]
-    )
+    traditional, simplified = Path(__file__).with_name("t2s.txt").read_text(encoding="utf-8").split("\n")[:2]
     return dict(zip(traditional, simplified, strict=True))
 
 

@@ -37,9 +37,7 @@ def verified(claim: Evidence, answer: str, kind: Kind, texts: Mapping[int, str])
     return quote
 
 
-def cite(
-    answer: str, kind: Kind, claims: Iterable[Evidence], texts: Mapping[int, str]
-) -> tuple[Citation, ...]:
+def cite(answer: str, kind: Kind, claims: Iterable[Evidence], texts: Mapping[int, str]) -> tuple[Citation, ...]:
     """Citations for the claims that hold, in answer order; the others are dropped.
 
     Markers count from 1 in order of appearance; the same source characters keep one marker.

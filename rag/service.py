@@ -27,9 +27,7 @@ class Service:
     ``embedder`` and ``reader`` replace those that the settings name.
     """
 
-    def __init__(
-        self, settings: Settings, embedder: Embedder | None = None, reader: Reader | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, embedder: Embedder | None = None, reader: Reader | None = None) -> None:
         self.settings = settings
         self.database = Database(settings)
         self.indexes = IndexManager(self.database, settings, embedder)

@@ -79,8 +79,7 @@ def test_a_package_imports_only_from_below(root: Path) -> None:
 def test_no_modules_import_each_other_in_a_circle(root: Path) -> None:
     known = modules(root)
     graph = {
-        name: set(imported(ast.parse(path.read_text(encoding="utf-8")), at_import_time=True))
-        & (known.keys() - {name})
+        name: set(imported(ast.parse(path.read_text(encoding="utf-8")), at_import_time=True)) & (known.keys() - {name})
         for name, path in known.items()
     }
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle

@@ -14,9 +14,7 @@ import typer
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ROOT / "ingest" / "guide" / "zh"
 PAGES = sorted(
-    path
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *GUIDE.glob("*.md")]
-    if path.name != "log.md"
+    path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *GUIDE.glob("*.md")] if path.name != "log.md"
 )
 
 
@@ -186,6 +184,7 @@ def test_the_guide_can_be_ingested() -> None:
         chunks = chunk(parsed)
         assert chunks
         for question in re.findall(r"^## (.+)$", source, re.MULTILINE):
-            assert any(
-                question in c.heading or question in parsed.text[c.char_start : c.char_end] for c in chunks
-            ), (path.name, question)
+            assert any(question in c.heading or question in parsed.text[c.char_start : c.char_end] for c in chunks), (
+                path.name,
+                question,
+            )

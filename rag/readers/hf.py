@@ -35,11 +35,7 @@ def load_hf_reader(name: str, threads: int = 1) -> Reader:
                 raise WeightsError(f"{name} has no fast tokenizer, which offsets need.")
             return ExtractiveReader(name, extractive.eval(), tokenizer)
         tokenizer.truncation_side = "left"  # the question stands last
-        auto = (
-            transformers.AutoModelForSeq2SeqLM
-            if config.is_encoder_decoder
-            else transformers.AutoModelForCausalLM
-        )
+        auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
         return GenerativeReader(name, auto.from_pretrained(name).eval(), tokenizer)
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(f"Cannot load hf:{name} as a reader: {error}") from error

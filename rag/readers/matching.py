@@ -68,9 +68,7 @@ SUPPORTED = 0.5
 """Share of an answer that its passages must support."""
 
 
-def supported_output(
-    question: str, answer: str, passages: Sequence[Passage], refused: bool = False
-) -> ReaderOutput:
+def supported_output(question: str, answer: str, passages: Sequence[Passage], refused: bool = False) -> ReaderOutput:
     """A free-text answer as reader output: `p_answerable` is the share of it that is supported."""
     spans = [] if refused else support(answer, passages)
     covered = sum(span.end - span.start for _, _, span in spans)

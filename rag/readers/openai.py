@@ -63,9 +63,7 @@ class OpenAIReader:
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         body: dict[str, Any] = {"model": self.model, "messages": messages, "temperature": 0, "stream": False}
         try:
-            response = httpx.post(
-                f"{self.url}/chat/completions", json=body, headers=headers, timeout=self.timeout
-            )
+            response = httpx.post(f"{self.url}/chat/completions", json=body, headers=headers, timeout=self.timeout)
             response.raise_for_status()
             content = response.json()["choices"][0]["message"]["content"]
         except httpx.HTTPStatusError as error:

@@ -61,9 +61,7 @@ def get_or_create_kb(
         return get_kb(session, slug)
     except NotFound:
         pass
-    insert_if_absent(
-        session, KnowledgeBase, slug=check_slug(slug), name=(name or slug)[:200], embedder=embedder
-    )
+    insert_if_absent(session, KnowledgeBase, slug=check_slug(slug), name=(name or slug)[:200], embedder=embedder)
     return get_kb(session, slug)
 
 
@@ -106,9 +104,7 @@ def delete_kb(session: Session, slug: str) -> int:
     kb.deleted_at = now()
     kb.slug = f"{slug[:40]}~{kb.id}"  # «~» is in no slug
     session.execute(
-        update(Document)
-        .where(Document.kb_id == kb.id, Document.deleted_at.is_(None))
-        .values(deleted_at=kb.deleted_at)
+        update(Document).where(Document.kb_id == kb.id, Document.deleted_at.is_(None)).values(deleted_at=kb.deleted_at)
     )
     session.flush()
     return kb.id

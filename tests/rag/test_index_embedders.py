@@ -158,9 +158,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        data = [
-            {"index": i, "embedding": [float(len(text)), 1.0, 0.0]} for i, text in enumerate(body["input"])
-        ]
+        data = [{"index": i, "embedding": [float(len(text)), 1.0, 0.0]} for i, text in enumerate(body["input"])]
         answer: Any = {"data": data[::-1][1:] if self.broken else data[::-1]}
         self.send_response(200 if self.path == "/v1/embeddings" else 404)
         self.end_headers()

@@ -68,9 +68,7 @@ def test_processes_that_start_together_migrate_once(tmp_path: Path, database_url
         "from rag.settings import Settings; from rag.store.session import Database; "
         f"Database(Settings(home={str(tmp_path)!r}, database_url={database_url!r})).migrate()"
     )
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)
-    ]
+    processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(4)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, errors
 
