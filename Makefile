@@ -54,9 +54,11 @@ test: $(VENV)/.installed-test ## Run the whole test suite
 
 lint: $(VENV)/.installed-test ## Check the code with ruff
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 format: $(VENV)/.installed-test ## Sort imports and mend what ruff can mend
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 types: $(VENV)/.installed-test ## Check the types with mypy
 	$(BIN)/mypy
