@@ -213,6 +213,10 @@ def _refusal_rows(f: Figures) -> Rows:
             lambda d=d: " / ".join(f"{d['beside_own'][n]['f1']:.1f}" for n in sorted(d["beside_own"])),
         )
         yield (
+            f"{label}: relevance of the own and four other passages, AUROC; ECE",
+            lambda d=d: f"{d['relevance']['auroc']:.3f}; {d['relevance']['ece']:.3f}",
+        )
+        yield (
             f"{label}: answers out of the own passage",
             lambda d=d: " / ".join(
                 f"{100 * d['beside_own'][n]['own_paragraph']:.0f} %" for n in sorted(d["beside_own"])

@@ -78,12 +78,14 @@ def with_distractors(
 
     Returns:
         ``beside_own``: per number of distractors F1, EM, what of F1 was lost, how often the answer came from the own
-        paragraph, and refusal; ``distractors_only``: the answerable questions without their paragraph as negatives.
+        paragraph, and refusal; ``distractors_only``: the answerable questions without their paragraph as negatives;
+        ``relevance``: AUROC and ECE of each passage's relevance, with ``most`` others, own ones against others.
     """
     others = nearest_passages(items, pool, most)
     beside: dict[str, Any] = {}
     base = 0.0
     answerable: list[float] = []
+    relevant: tuple[list[float], list[float]] = ([], [])
     for count in range(most + 1):
         requests, own = zip(*(_mix(i, o[:count]) for i, o in zip(items, others, strict=True)), strict=True)
         readings = _read(engine, requests, advance)
@@ -97,10 +99,19 @@ def with_distractors(
             scores["own_paragraph"] = float(np.mean([_source(r) == place for _, r, place in rows]))
         scores["refusal"] = refusal_scores(answerable, no, engine.threshold(count + 1))
         beside[str(count)] = scores
+        relevant = (
+            [r.relevance[place] for _, r, place in rows],
+            [x for _, r, place in rows for x in _others(r, place)],
+        )
     asked = [(i, o) for i, o in zip(items, others, strict=True) if i.golds and o]
     readings = _read(engine, [(i.question, o, ()) for i, o in asked], advance)
     only = refusal_scores(answerable, [r.p_answerable for r in readings], engine.threshold(most))
-    return {"questions": len(items), "beside_own": beside, "distractors_only": only}
+    out = {"questions": len(items), "beside_own": beside, "distractors_only": only}
+    if all(relevant):
+        labels = [True] * len(relevant[0]) + [False] * len(relevant[1])
+        ece = metrics.expected_calibration_error([*relevant[0], *relevant[1]], labels)
+        out["relevance"] = {"auroc": metrics.auroc(*relevant), "ece": ece}
+    return out
 
 
 def nearest_passages(items: Sequence[Item], pool: Sequence[Item], count: int) -> list[list[Source]]:
@@ -140,6 +151,10 @@ def _read(engine: Engine, requests: Sequence[Request], advance: Progress) -> lis
         readings += engine.read_batch(part)
         advance(len(part))
     return readings
+
+
+def _others(reading: Reading, own: int) -> list[float]:
+    return [r for source, r in enumerate(reading.relevance) if source != own]
 
 
 def _source(reading: Reading) -> int:

@@ -86,6 +86,8 @@ def test_refusal_over_distractors(call: Any, questions: Path, tmp_path: Path) ->
     assert beside["2"]["f1"] == pytest.approx(100.0 - beside["2"]["f1_loss"])
     assert beside["2"]["own_paragraph"] > 0.5
     assert found["distractors"]["distractors_only"]["auroc"] > 0.7
+    assert found["distractors"]["relevance"]["auroc"] > 0.7
+    assert 0 < found["distractors"]["relevance"]["ece"] < 0.5
     plain = call("refusal", questions, "--distractors", 0)
     assert "AUROC 1.000" in plain.stdout
     assert "beside" not in plain.stdout
