@@ -44,3 +44,10 @@ def test_no_registry_host_is_written_down() -> None:
     hosts = "|".join(re.escape(name) + r"\.(org|com)" for name in names)
     found = subprocess.run(["git", "grep", "-nIE", hosts, "--", "."], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout == ""
+
+
+def test_all_weights_together_stay_within_64_mib() -> None:
+    folders = (ROOT / "gglm/weights", ROOT / "rag/embedders/gglm-embed-zh")
+    sizes = {file: file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()}
+    assert sum(file.name == "model.safetensors" for file in sizes) >= 2
+    assert sum(sizes.values()) <= 64 * 2**20, sizes

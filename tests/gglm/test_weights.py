@@ -118,3 +118,14 @@ def test_without_shipped_weights_the_way_out_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setattr(weights, "SHIPPED", tmp_path)
     with pytest.raises(WeightsError, match="CHATGGLM_READER_WEIGHTS"):
         weights.load()
+
+
+@pytest.mark.parametrize("folder", sorted(p for p in weights.SHIPPED.iterdir() if p.is_dir()), ids=lambda p: p.name)
+def test_what_ships_loads_and_says_what_it_is(folder: Path) -> None:
+    loaded = weights.load(folder)
+    assert loaded.name.startswith(folder.name)
+    card = (folder / weights.CARD).read_text(encoding="utf-8")
+    assert f"# {loaded.name}" in card
+    for part in ("license: apache-2.0", "## How it was trained", "## Data and licences", "## Scores", "## Limits"):
+        assert part in card, part
+    assert "runs" in loaded.meta
