@@ -213,6 +213,8 @@ def main() -> None:
     a.out.mkdir(parents=True, exist_ok=True)
     file = a.out / "results.json"
     results: dict[str, dict[str, Any]] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if any(r["minutes"] != a.minutes for r in results.values()):
+        parser.error(f"{file} holds runs of other lengths: take another --out")
     console = Console(stderr=True)
     for name in track([n for n in a.only if n not in results], "variants", console=console):
         results[name] = run(name, VARIANTS[name], setup)

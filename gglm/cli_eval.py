@@ -239,6 +239,8 @@ def _refusal(r: dict[str, Any]) -> Iterator[str]:
                     f"{part['own_paragraph']:.1%}   AUROC {auroc:.3f}   "
                     f"false refusals {part['refusal']['false_refusals']:.1%}"
                 )
+        if relevance := found.get("relevance"):
+            yield f"  relevance of own and other passages: AUROC {relevance['auroc']:.3f}   ECE {relevance['ece']:.3f}"
         yield "  other passages only, as if the answer were nowhere:"
         yield from _refused(found["distractors_only"], "    ")
 

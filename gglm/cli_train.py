@@ -7,7 +7,7 @@ train shards     TEXTS --tokenizer tokenizer.model -o shards/
 train vectors    shards/ --tokenizer tokenizer.model -o vectors.npz
 train questions  WRITTEN.md … -o questions.jsonl
 train pretrain   shards/ --tokenizer … --vectors … -o runs/base --minutes 60
-train finetune   QA.jsonl … --tokenizer … --init runs/base/checkpoint.pt -o runs/reader --minutes 60
+train finetune   QA.jsonl … --init runs/base/checkpoint.pt --rate 1.5e-3 -o runs/reader --minutes 60
 train average    runs/a runs/b:2 -o runs/mean
 train write      --source dialogue=chat.jsonl … --init runs/reader/checkpoint.pt -o runs/writer --minutes 30
 train export     runs/writer --tokenizer … -o weights/mine --name mine-0.1
@@ -99,11 +99,21 @@ def _init(path: Path) -> Path:
     return shipped if not path.exists() and shipped.is_dir() else path
 
 
+OPTIONS = ("tokenizer", "questions", "init", "vectors", "preset", "lora"), ("out", "minutes", "steps", "device")
+"""Settings of a run, and of its ``[run]`` table, that have options which other defaults follow."""
+
+
 def _overridden(settings: Any, file: Path | None) -> Any:
     """The settings with what a --settings file says."""
     from gglm.training.overrides import override, read
 
-    return override(settings, read(file)) if file else settings
+    if file is None:
+        return settings
+    values = read(file)
+    run = values.get("run")
+    if given := [*(set(values) & set(OPTIONS[0])), *(set(run if isinstance(run, dict) else ()) & set(OPTIONS[1]))]:
+        raise DataError(f"{file}: give {', '.join(sorted(given))} as options of the command")
+    return override(settings, values)
 
 
 @friendly_errors
@@ -137,7 +147,8 @@ def finetune(
     ] = None,
     data: Annotated[list[Path] | None, typer.Option("--data", help="The same, as an option.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.model; without, that of the weights folder one starts from.")
+        Path | None,
+        typer.Option(help="A tokenizer.model; without, that of the weights one starts from, or of the shipped."),
     ] = None,
     out: Run = Path("runs/reader"),
     minutes: Minutes = 0,
@@ -164,7 +175,8 @@ def finetune(
     source: Sources = None,
     rows: Annotated[int, typer.Option(min=1, help="Questions (and recurring-span rows) a step.")] = 24,
     rate: Annotated[
-        float, typer.Option(min=0, help="Peak learning rate of AdamW; 0: 1.5e-3 for a new model or adapters, or 4e-4.")
+        float,
+        typer.Option(min=0, help="Peak learning rate of AdamW; 0: 1.5e-3 for a new model or adapters, else 4e-4."),
     ] = 0.0,
     muon_rate: Annotated[float, typer.Option(min=0, help="Peak learning rate of Muon; 0: ten times --rate.")] = 0.0,
     decay: Annotated[float, typer.Option(min=0.01, max=1, help="Last part of the run, in which the rates fall.")] = 0.6,
@@ -178,17 +190,21 @@ def finetune(
     """Learn to read from questions with answers; rows are like CMRC 2018's."""
     from gglm.training.finetune import FinetuneSettings
     from gglm.training.finetune import finetune as train
+    from gglm.weights import TOKENIZER, default_folder
 
     files = [*(questions or []), *(data or [])]
     if not files:
         raise typer.BadParameter("name at least one file of questions")
     run = _settings(out, minutes, steps, seed, device, threads, decay, compile)
-    if init and (preset or vectors):
-        raise typer.BadParameter("--init goes on from weights, --preset and --vectors begin anew: give one of them")
-    init = None if preset or vectors else _init(init or Path("gglm-small"))
+    fresh = bool(preset or vectors)
+    if fresh and (init or lora):
+        raise typer.BadParameter("--init and --lora go on from weights, --preset and --vectors begin anew")
+    init = None if fresh else _init(init) if init else default_folder()
+    if init and not init.exists():
+        raise DataError(f"--init {init} does not exist")
     rate = rate or (4e-4 if init and not lora else 1.5e-3)
     if tokenizer is None:
-        tokenizer = init / "tokenizer.model" if init and init.is_dir() else Path("tokenizer.model")
+        tokenizer = (init if init and init.is_dir() else default_folder()) / TOKENIZER
     given = FinetuneSettings(
         run, tokenizer, files, shards, vectors, init, preset=checked_preset(preset or "small"), pretraining=mixed,
         dev=dev or [], rows=rows, lr=rate, muon_lr=muon_rate or 10 * rate, answers=answers,
@@ -202,19 +218,20 @@ def average(
     parts: Annotated[
         list[str], typer.Argument(metavar="RUN[:SHARE]…", help="Run folders, checkpoint.pt files or weights folders.")
     ],
-    out: Run,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write, with a checkpoint.pt as a run has.")],
 ) -> None:
     """The mean of runs that began with the same weights: often better than each of them."""
     from gglm.training.average import average as mean
 
     pairs: list[tuple[Path, float]] = []
     for part in parts:
-        name, colon, share = part.rpartition(":")
+        name, _, share = part.rpartition(":")
+        if not name or _init(Path(part)).exists():  # a path may hold a colon
+            name, share = part, "1"
         try:
-            path, weight = (Path(name), float(share)) if colon else (Path(part), 1.0)
+            path, weight = _init(Path(name)), float(share)
         except ValueError:
             raise typer.BadParameter(f"{part}: the share {share!r} is not a number") from None
-        path = _init(path)
         if (path / "checkpoint.pt").is_file():
             path = path / "checkpoint.pt"
         if not path.exists():
@@ -262,10 +279,10 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Store the matrices as int8: half the size.")] = False,
 ) -> None:
     """Make a weights folder of a run: its averaged weights, tokenizer, config, checksums and card."""
-    import json
 
     from gglm import weights
     from gglm.tasks import TASKS
+    from gglm.training.average import record_of
     from gglm.training.finetune import from_checkpoint
 
     checkpoint = run / "checkpoint.pt" if run.is_dir() else run
@@ -281,8 +298,8 @@ def export(
         kept = {"reader": before["reader"]}
     if tokenizer is None:
         raise typer.BadParameter("name a --tokenizer, or a weights folder to be --like")
-    record = checkpoint.with_name("run.json")
-    meta = {"run": json.loads(record.read_text(encoding="utf-8"))} if record.is_file() else {}
+    record = record_of(checkpoint)
+    meta = record if "mean_of" in record else {"runs": {checkpoint.parent.name: record} if record else {}}
     text = card.read_text(encoding="utf-8") if card else ""
     model = from_checkpoint(checkpoint, dropout=0.0)
     weights.save(out, model, tokenizer, name, tasks=tasks, card=text, meta=meta, int8=int8)

@@ -17,3 +17,7 @@ class WeightsError(GGLMError):
 
 class DataError(GGLMError):
     """A training or evaluation file cannot be used as it is."""
+
+
+class RunPaused(GGLMError):
+    """A run saved itself at the end of its slice; the same call goes on."""

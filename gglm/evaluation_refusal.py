@@ -85,7 +85,6 @@ def with_distractors(
     beside: dict[str, Any] = {}
     base = 0.0
     answerable: list[float] = []
-    relevant: tuple[list[float], list[float]] = ([], [])
     for count in range(most + 1):
         requests, own = zip(*(_mix(i, o[:count]) for i, o in zip(items, others, strict=True)), strict=True)
         readings = _read(engine, requests, advance)
@@ -99,18 +98,16 @@ def with_distractors(
             scores["own_paragraph"] = float(np.mean([_source(r) == place for _, r, place in rows]))
         scores["refusal"] = refusal_scores(answerable, no, engine.threshold(count + 1))
         beside[str(count)] = scores
-        relevant = (
-            [r.relevance[place] for _, r, place in rows],
-            [x for _, r, place in rows for x in _others(r, place)],
-        )
     asked = [(i, o) for i, o in zip(items, others, strict=True) if i.golds and o]
     readings = _read(engine, [(i.question, o, ()) for i, o in asked], advance)
     only = refusal_scores(answerable, [r.p_answerable for r in readings], engine.threshold(most))
     out = {"questions": len(items), "beside_own": beside, "distractors_only": only}
-    if all(relevant):
-        labels = [True] * len(relevant[0]) + [False] * len(relevant[1])
-        ece = metrics.expected_calibration_error([*relevant[0], *relevant[1]], labels)
-        out["relevance"] = {"auroc": metrics.auroc(*relevant), "ece": ece}
+    right = [r.relevance[place] for _, r, place in rows]
+    wrong = [x for _, r, place in rows for x in _others(r, place)]
+    if right and wrong:
+        labels = [True] * len(right) + [False] * len(wrong)
+        ece = metrics.expected_calibration_error([*right, *wrong], labels)
+        out["relevance"] = {"auroc": metrics.auroc(right, wrong), "ece": ece}
     return out
 
 

@@ -30,7 +30,5 @@ def quantize(model: ChatGGLM) -> ChatGGLM:
 def _int8(linear: Linear) -> nn.Module:
     plain = nn.Linear(linear.in_features, linear.out_features, bias=False)
     plain.weight = linear.weight
-    quantized: nn.Module = torch.ao.quantization.quantize_dynamic(nn.Sequential(plain), {nn.Linear}, dtype=torch.qint8)[
-        0
-    ]
+    (quantized,) = torch.ao.quantization.quantize_dynamic(nn.Sequential(plain), {nn.Linear}, dtype=torch.qint8)
     return quantized

@@ -26,12 +26,12 @@ from gglm.errors import WeightsError
 from gglm.model import ChatGGLM, rope_table
 from gglm.tokenizer import Tokenizer
 
-FORMAT = 1
+FORMAT, FORMAT_INT8 = 1, 2
 SHIPPED = Path(__file__).with_name("weights")
 DEFAULT = "gglm-small"
 """The folder under ``gglm/weights`` that is loaded when none is named."""
 SCALE = ".scale"
-"""Ending of the tensor that holds an int8 matrix's step, float32 (rows, 1)."""
+"""Ending of the tensor that holds an int8 matrix's step, float32 (rows, 1, …)."""
 CONFIG, TOKENIZER, MODEL, CARD = "config.json", "tokenizer.model", "model.safetensors", "README.md"
 
 
@@ -141,7 +141,7 @@ def save(
     if card:
         _write(folder / CARD, card.encode("utf-8"))
     config = {
-        "format": FORMAT,
+        "format": FORMAT_INT8 if int8 else FORMAT,
         "name": name,
         "parameters": model.count_parameters(),
         "model": model.config.to_dict(),
@@ -193,8 +193,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, OSError) as error:
         raise WeightsError(f"{path} cannot be read ({error}); copy the weights folder again") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise WeightsError(f"{path} is of another format than this version reads ({FORMAT})")
+    if not isinstance(config, dict) or config.get("format") not in (FORMAT, FORMAT_INT8):
+        raise WeightsError(f"{path} is of another format than this version reads ({FORMAT}, {FORMAT_INT8})")
     return config
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,15 +23,21 @@ def average(parts: Sequence[tuple[Path, float]], out: Path) -> Path:
         parts: checkpoints or weights folders with their shares, any positive numbers.
 
     Raises:
-        DataError: fewer than two parts, a share not above 0, or models of different shapes.
+        DataError: fewer than two parts, a share not above 0, models of different shapes or vocabularies, or ``out``
+            holds a checkpoint already.
     """
-    if len(parts) < 2 or any(share <= 0 for _, share in parts):
+    if len(parts) < 2 or not all(0 < share < math.inf for _, share in parts):
         raise DataError("a mean takes two or more checkpoints, with shares above 0")
+    if (out / "checkpoint.pt").exists():
+        raise DataError(f"{out} holds a checkpoint already; take another folder")
     models = [from_checkpoint(path, dropout=0.0) for path, _ in parts]
     if any(model.config != models[0].config for model in models):
         raise DataError("these checkpoints are of different shapes: their weights have no mean")
     total = sum(share for _, share in parts)
     states = [model.state_dict() for model in models]
+    fixed = [key for key, value in states[0].items() if not value.is_floating_point()]
+    if any(not torch.equal(state[key], states[0][key]) for state in states for key in fixed):
+        raise DataError("these checkpoints count different bigrams: their weights have no mean")
     mean = {
         key: sum(share / total * state[key] for (_, share), state in zip(parts, states, strict=True))
         if first.is_floating_point()
@@ -36,6 +45,18 @@ def average(parts: Sequence[tuple[Path, float]], out: Path) -> Path:
         for key, first in states[0].items()
     }
     out.mkdir(parents=True, exist_ok=True)
+    record = {
+        "mean_of": {str(path): share / total for path, share in parts},
+        "runs": {path.parent.name: run for path, _ in parts if (run := record_of(path))},
+    }
+    (out / "run.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     temporary = out / "checkpoint.tmp"
     torch.save({"config": models[0].config.to_dict(), "ema": mean}, temporary)
     return temporary.replace(out / "checkpoint.pt")
+
+
+def record_of(checkpoint: Path) -> dict[str, Any]:
+    """What its run.json says; empty where there is none (a weights folder)."""
+    record = checkpoint.with_name("run.json")
+    found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return found

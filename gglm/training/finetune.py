@@ -27,6 +27,7 @@ from gglm.training.reading import Passages, QuestionSampler, hard_distractors, l
 from gglm.training.spans import Example
 from gglm.training.trainer import RunSettings, Trainer, data_hashes
 from gglm.training.writing import WritingSampler, WritingSource, heldout_loss
+from gglm.weights import TOKENIZER
 from gglm.weights import load as load_weights
 
 
@@ -95,6 +96,17 @@ def from_checkpoint(path: Path, **changes: Any) -> ChatGGLM:
     model.load_state_dict(state)
     model.compute_dtype = fastest_dtype()
     return model
+
+
+def check_tokenizer(init: Path, model: ChatGGLM, tokenizer: Path) -> None:
+    """Weights mean nothing with another tokenizer than theirs.
+
+    Raises:
+        DataError: a weights folder has another one, or a checkpoint's vocabulary is of another size.
+    """
+    other = init.is_dir() and (init / TOKENIZER).read_bytes() != tokenizer.read_bytes()
+    if other or (len(Tokenizer(tokenizer)) + 63) // 64 * 64 != model.config.vocab_size:
+        raise DataError(f"{init} was trained with another tokenizer than {tokenizer}; name its own with --tokenizer")
 
 
 def make_stream(settings: FinetuneSettings, tokenizer: Tokenizer) -> Callable[[int, float], list[list[Example]]]:
@@ -192,6 +204,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
     changes = {"dropout": settings.dropout, "window": settings.window}
     if settings.init:
         model = from_checkpoint(settings.init, **changes)
+        check_tokenizer(settings.init, model, settings.tokenizer)
     else:
         model = fresh_model(settings.preset, tokenizer, settings.vectors, settings.run.seed, **changes)
     if settings.lora:
@@ -200,7 +213,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
     if settings.dev_writing:
         looks.append(heldout_loss(settings.dev_writing, tokenizer))
     files = [*settings.questions, *(f for s in settings.writing for f in s.files)]
-    starts = [settings.shards, settings.vectors, settings.init]
+    starts = [settings.tokenizer, settings.shards, settings.vectors, settings.init]
     trainer = Trainer(
         model,
         make_optimizers(model, settings.lr, settings.muon_lr, muon=not settings.lora),

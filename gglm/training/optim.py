@@ -97,5 +97,5 @@ def trapezoid(progress: float, step: int, warmup: int = 100, decay: float = 0.6,
 
     The warm-up takes ``warmup`` steps or a tenth of the run, whichever ends first.
     """
-    warm = min(1.0, max((step + 1) / warmup, 10 * progress))
+    warm = min(1.0, max((step + 1) / max(1, warmup), 10 * progress))
     return warm * (1.0 if progress < 1 - decay else max(floor, (1 - progress) / decay))

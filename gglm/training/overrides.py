@@ -6,6 +6,7 @@ The commands have options for the common ones; here is every field of the datacl
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -46,7 +47,11 @@ def override(settings: Settings, values: dict[str, Any], path: str = "") -> Sett
             changes[name] = override(old, value, f"{where}.")
             continue
         try:
-            changes[name] = TypeAdapter(hints[name]).validate_python(value)
+            # JSON's strictness: no number from a text or a truth value, but paths and lists as they are written
+            changes[name] = TypeAdapter(hints[name]).validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             raise DataError(f"settings: {where} = {value!r}: {error.errors()[0]['msg']}") from None
-    return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(settings, **changes)  # type: ignore[type-var]
+    except ValueError as error:
+        raise DataError(f"settings: {path}{'/'.join(changes)}: {error}") from None

@@ -72,7 +72,7 @@ def pretrain(settings: PretrainSettings) -> ChatGGLM:
         return micro_batches([sampler.rows(rng, settings.size) for _ in range(settings.rows)], settings.micro)
 
     record = {
-        "data": data_hashes([settings.shards, settings.vectors]),
+        "data": data_hashes([settings.tokenizer, settings.shards, settings.vectors]),
         "pretrain": {k: str(v) for k, v in vars(settings).items()},
     }
     evaluate = None

@@ -250,7 +250,7 @@ def crop(
 def sentences(
     passage: Array, span: tuple[int, int] | None, room: int, rng: np.random.Generator, *, ends: Mask
 ) -> tuple[Array, tuple[int, int] | None]:
-    """Whole sentences of the passage, about ``room`` tokens at most, the span inside (as `crop` where they are longer).
+    """Whole sentences of the passage, ``room`` tokens at most, the span inside; as `crop` where they are longer.
 
     ends: bool (vocabulary,), which ids end a sentence.
     """

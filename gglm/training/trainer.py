@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from gglm.errors import DataError, RunPaused
 from gglm.model import ChatGGLM
 from gglm.training.batch import collate, losses
 from gglm.training.optim import set_rate, trapezoid
@@ -34,8 +35,9 @@ class RunSettings:
 
     warmup: steps, a tenth of the run at most; compile: each encoder layer by torch.compile, for
     any batch and length (a third faster on a CPU after 40 s; not tried on a GPU yet); processor_time: minutes
-    are of the process's own processor time, so that other work on the machine takes none of them;
-    slice_minutes: stop and save after so many, for machines that are lent in slices; the same call goes on.
+    are of the process's own processor time (all its threads' together), so that other work on the machine takes none
+    of them; slice_minutes: save and stop after so many of the clock's (loading not counted), for machines that are
+    lent in slices: the same call goes on.
     """
 
     out: Path
@@ -93,6 +95,7 @@ class Trainer:
         self.peak = matmul_peak(self.device, model.compute_dtype) * self.group.size
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.step, self.elapsed, self.tokens, self.fetching = 0, 0.0, 0, 0.0
+        self.clock = time.process_time if settings.processor_time else time.perf_counter
         self.average: dict[str, float] = {}
         settings.out.mkdir(parents=True, exist_ok=True)
         if (settings.out / "checkpoint.pt").is_file():
@@ -106,26 +109,32 @@ class Trainer:
         return self.step / s.steps if s.steps else self.elapsed / (60 * s.minutes)
 
     def run(self) -> ChatGGLM:
-        """Train to the end of the budget, or of this slice of it; returns the model with its EMA weights."""
-        s = self.settings
-        saved = evaluated = self.elapsed
-        pause = self.elapsed + 60 * s.slice_minutes if s.slice_minutes else float("inf")
-        clock = time.process_time if s.processor_time else time.perf_counter
+        """Train to the end of the budget; returns the model with its EMA weights.
+
+        Raises:
+            RunPaused: the slice ended before; all is saved.
+        """
+        s, sliced = self.settings, time.monotonic()
+        saved = self.elapsed
         self.model.train()
-        while self.progress < 1 and self.elapsed < pause:
-            began = clock()
+        while self.progress < 1:
+            began, before = self.clock(), self.elapsed
             self._step()
-            self.elapsed = self.group.of_first(self.elapsed + clock() - began)
+            self.elapsed = self.group.of_first(self.elapsed + self.clock() - began)
             if self.step % 20 == 0:
                 self._log(dict(self.average))
             if self.elapsed - saved > 60 * s.checkpoint_minutes:
                 self.save()
                 saved = self.elapsed
-            if self.evaluate and self.elapsed - evaluated > 60 * s.evaluate_minutes:
+            period = 60 * s.evaluate_minutes
+            if self.evaluate and self.elapsed // period > before // period:  # whatever the slices
                 self._log(self._evaluate())
-                evaluated = self.elapsed
+            if s.slice_minutes and self.group.of_first(time.monotonic() - sliced) > 60 * s.slice_minutes:
+                break
         self.save()
-        if self.evaluate and self.progress >= 1:
+        if self.progress < 1:
+            raise RunPaused(f"{s.out}: {self.progress:.0%} done and saved; the same command goes on")
+        if self.evaluate:
             self._log(self._evaluate())
         self.group.wait()
         self.model.load_state_dict(self.ema)
@@ -134,9 +143,9 @@ class Trainer:
     def _step(self) -> None:
         s = self.settings
         set_rate(self.optimizers, trapezoid(self.progress, self.step, s.warmup, s.decay))
-        began = time.perf_counter()
+        began = self.clock()
         micro = self.stream(self.step, self.progress)
-        self.fetching += time.perf_counter() - began
+        self.fetching += self.clock() - began
         sizes = [sum(len(e.tokens) for e in examples) for examples in micro]
         tokens = 0
         for number, examples in self.group.share(micro):
@@ -204,7 +213,10 @@ class Trainer:
         temporary.replace(path)
 
     def _resume(self) -> None:
-        state = torch.load(self.settings.out / "checkpoint.pt", weights_only=True, map_location=self.device)
+        path = self.settings.out / "checkpoint.pt"
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        if "optimizers" not in state:
+            raise DataError(f"{path} is a mean of runs, not a run that could go on; take another folder")
         self.model.load_state_dict(state["model"])
         self.ema = state["ema"]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -230,16 +242,25 @@ class Trainer:
     def _write_record(self, record: dict[str, Any]) -> None:
         if not self.group.first:
             return
-        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        commit = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
         values = {
-            "commit": commit.stdout.strip(), "machine": platform.platform(), "threads": torch.get_num_threads(),
+            "commit": _commit(), "machine": platform.platform(), "threads": torch.get_num_threads(),
             "processes": self.group.size, "dtype": str(self.model.compute_dtype), "matmul_peak_gflops": self.peak / 1e9,
             "torch": torch.__version__, "model": self.model.config.to_dict(),
             "parameters": self.model.count_parameters(),
             "settings": {k: str(v) for k, v in asdict(self.settings).items()}, "weights": self.weights, **record,
         }  # fmt: skip
         (self.settings.out / "run.json").write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _commit() -> str:
+    """Of the checkout that this file is in, «-dirty» where it was changed; empty for an installed package."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    if not (Path(__file__).parents[2] / ".git").exists():
+        return ""
+    try:
+        return subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git here
+        return ""
 
 
 def data_hashes(files: Sequence[Path | None]) -> dict[str, str]:
@@ -251,5 +272,5 @@ def data_hashes(files: Sequence[Path | None]) -> dict[str, str]:
         inside = [given / name for name in ("ids.npy", "model.safetensors") if (given / name).is_file()]
         for file in inside or [given]:
             with file.open("rb") as opened:
-                hashes["/".join(file.parts[-2:])] = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+                hashes["/".join(file.parts[-3:])] = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
     return hashes

@@ -10,7 +10,7 @@ import torch
 
 from gglm.model import ChatGGLM
 from gglm.tokenizer import EOS, Tokenizer
-from gglm.training.finetune import from_checkpoint
+from gglm.training.finetune import check_tokenizer, from_checkpoint
 from gglm.training.optim import make_optimizers
 from gglm.training.trainer import RunSettings, Trainer, data_hashes
 from gglm.training.writing import WritingSampler, WritingSource, heldout_loss
@@ -40,6 +40,7 @@ def write(settings: WriteSettings) -> ChatGGLM:
     """Train (or go on training) the decoder; see `Trainer` for what is written to ``settings.run.out``."""
     tokenizer = Tokenizer(settings.tokenizer)
     model = from_checkpoint(settings.init, dropout=0.0)
+    check_tokenizer(settings.init, model, settings.tokenizer)
     with torch.no_grad():  # no corpus holds [EOS]: its unigram bias would keep every text from ending
         model.output_bias[EOS] = model.output_bias[EOS].clamp_min(-3.0)
     if settings.decoder_init:
@@ -57,5 +58,8 @@ def write(settings: WriteSettings) -> ChatGGLM:
         {"write": 1.0},
         settings.run,
         heldout_loss(settings.dev, tokenizer) if settings.dev else None,
-        {"data": data_hashes([*files, settings.init]), "write": {k: str(v) for k, v in vars(settings).items()}},
+        {
+            "data": data_hashes([*files, settings.tokenizer, settings.init, settings.decoder_init]),
+            "write": {k: str(v) for k, v in vars(settings).items()},
+        },
     ).run()

@@ -151,6 +151,8 @@ class ParsingProcess:
 
     def _asked(self, request: dict[str, str], what: str) -> dict[str, Any]:
         """The answer to a request, with ``status`` and ``error``."""
+        if self._killed:
+            return {"status": "failed", "error": f"{what} was stopped", "passing": True}
         process = self._started()
         if self._killed:  # while it was being started, so that `kill` had nothing to end
             process.kill()

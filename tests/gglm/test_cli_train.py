@@ -18,10 +18,15 @@ from typer.testing import CliRunner, Result
 
 from gglm import cli, weights
 from gglm.errors import DataError
-from gglm.training.overrides import override
+from gglm.training.average import average
+from gglm.training.finetune import FinetuneSettings
+from gglm.training.overrides import override, read
+from gglm.training.pretrain import PretrainSettings
 from gglm.training.trainer import RunSettings
 from tests.gglm.conftest import Trained
 from tests.gglm.test_cli import question_file
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples/training"
 
 
 def train(*args: object) -> Result:
@@ -44,6 +49,12 @@ def test_two_runs_and_their_mean(trained: Trained, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         record = json.loads((tmp_path / name / "run.json").read_text("utf-8"))
         assert "brief=0.5" in record["finetune"]["passages"]
+        assert (record["finetune"]["lr"], record["finetune"]["muon_lr"]) == ("0.0004", "0.004")  # going on
+        assert {key.split("/")[-1] for key in record["data"]} == {
+            f"{name}.jsonl",
+            "tokenizer.model",
+            "model.safetensors",
+        }
         assert record["settings"]["ema"] == "0.5"
         states[name] = torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["ema"]
     result = train("average", tmp_path / "a", f"{tmp_path / 'b'}:3", "-o", tmp_path / "mean")
@@ -54,6 +65,8 @@ def test_two_runs_and_their_mean(trained: Trained, tmp_path: Path) -> None:
     assert export.exit_code == 0, export.output
     loaded = weights.load(tmp_path / "w")
     assert loaded.name == "mean-1"
+    assert list(loaded.meta["mean_of"].values()) == [0.25, 0.75]
+    assert set(loaded.meta["runs"]) == {"a", "b"}
     for key, value in loaded.model.state_dict().items():
         if value.is_floating_point():
             mean = (states["a"][key] + 3 * states["b"][key]) / 4
@@ -76,8 +89,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained: Trained, tmp_p
         "--settings", tmp_path / "whole.toml", "-o", tmp_path / "killed",
     ]  # fmt: skip
     process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
     while not (tmp_path / "killed/checkpoint.pt").exists():
         assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     assert process.wait() < 0
@@ -110,11 +125,50 @@ def test_scheduled_sampling_is_a_setting(trained: Trained, tmp_path: Path) -> No
         ({"stepz": 1}, "no stepz"),
         ({"decay": "soon"}, "decay = 'soon'"),
         ({"out": {"x": 1}}, "out = "),
+        ({"seed": True}, "seed = True"),
+        ({"seed": "7"}, "seed = '7'"),
+        ({"minutes": 3.0}, "either minutes or steps"),
     ],
 )
 def test_a_wrong_setting_is_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(DataError, match=named):
         override(RunSettings(Path("x"), steps=1), values)
+
+
+@pytest.mark.parametrize(("name", "made"), [("reader", FinetuneSettings), ("base", PretrainSettings)])
+def test_the_examples_settings_are_settings(name: str, made: type, tmp_path: Path) -> None:
+    run = RunSettings(tmp_path, steps=1)
+    settings = made(run, tmp_path, [] if made is FinetuneSettings else tmp_path)
+    changed = override(settings, read(EXAMPLES / f"{name}.toml"))
+    assert changed != settings
+    assert subprocess.run(["sh", "-n", EXAMPLES / "gglm-small.sh"]).returncode == 0
+
+
+def test_a_new_model_begins_with_a_preset_and_all_else_with_what_ships(trained: Trained, tmp_path: Path) -> None:
+    file = question_file(tmp_path / "q.jsonl")
+    tokenizer = ("--tokenizer", trained.tokenizer.model)
+    new = train("finetune", file, *tokenizer, "--preset", "tiny", "--steps", 1, "-o", tmp_path / "new")
+    assert new.exit_code == 0, new.output
+    record = json.loads((tmp_path / "new/run.json").read_text("utf-8"))
+    assert (record["finetune"]["init"], record["finetune"]["lr"]) == ("None", "0.0015")
+    assert record["model"]["d_model"] == 64
+    other = train("finetune", file, *tokenizer, "--steps", 1, "-o", tmp_path / "shipped")
+    assert other.exit_code == 1
+    assert "another tokenizer" in other.stderr  # the default is to go on from gglm-small
+    gone = train("finetune", file, "--init", tmp_path / "gone", "--steps", 1, "-o", tmp_path / "x")
+    assert gone.exit_code == 1
+    assert "gone does not exist" in gone.stderr
+
+
+def test_evaluations_come_on_time_whatever_the_slices(trained: Trained, tmp_path: Path) -> None:
+    settings = "rows = 2\n[run]\nevaluate_minutes = 1e-9\nslice_minutes = 1e-9\n"
+    dev = ("--dev", question_file(tmp_path / "dev.jsonl"))
+    for step in range(1, 4):
+        result = tune(trained, tmp_path / "run", settings, "--steps", 3, *dev)
+        assert result.exit_code == (step < 3), result.output
+        assert f"{step / 3:.0%} done" in result.stderr or step == 3
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [row["step"] for row in rows if any(key.startswith("eval/") for key in row)] == [1, 2, 3, 3]
 
 
 def test_what_cannot_work_is_refused(trained: Trained, tmp_path: Path) -> None:
@@ -123,6 +177,11 @@ def test_what_cannot_work_is_refused(trained: Trained, tmp_path: Path) -> None:
     assert "cannot be read as TOML" in bad.stderr
     both = tune(trained, tmp_path / "a", "", "--steps", 3, "--preset", "tiny")
     assert both.exit_code == 2
+    option = tune(trained, tmp_path / "a", "lora = 4\n[run]\nsteps = 2", "--steps", 3)
+    assert option.exit_code == 1
+    assert "give lora, steps as options" in option.stderr
+    lora = train("finetune", tmp_path / "a.jsonl", "--lora", 2, "--preset", "tiny", "--steps", 1)
+    assert lora.exit_code == 2
     missing = train("average", trained.folder, tmp_path / "nothing", "-o", tmp_path / "m")
     assert missing.exit_code == 1
     assert "does not exist" in missing.stderr
@@ -132,3 +191,31 @@ def test_what_cannot_work_is_refused(trained: Trained, tmp_path: Path) -> None:
     assert shipped.exit_code == 1
     assert "different shapes" in shipped.stderr
     assert train("average", "x:much", "y", "-o", tmp_path / "m").exit_code == 2
+    assert train("average", f"{trained.folder}:nan", trained.folder, "-o", tmp_path / "m").exit_code == 1
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_mean_is_not_written_over_a_run(trained: Trained, tmp_path: Path) -> None:
+    parts = (trained.folder, trained.folder)
+    assert train("average", *parts, "-o", tmp_path / "a:b").exit_code == 0
+    again = train("average", *parts, "-o", tmp_path / "a:b")
+    assert again.exit_code == 1
+    assert "holds a checkpoint already" in again.stderr
+    onto = tune(trained, tmp_path / "a:b", "", "--steps", 1)
+    assert onto.exit_code == 1
+    assert "a mean of runs" in onto.stderr
+    assert train("average", tmp_path / "a:b", trained.folder, "-o", tmp_path / "c").exit_code == 0
+
+
+def test_models_that_count_other_bigrams_have_no_mean(tmp_path: Path) -> None:
+    from gglm.config import PRESETS, GGLMConfig
+    from gglm.model import ChatGGLM
+
+    config = GGLMConfig.from_dict({**PRESETS["tiny"].to_dict(), "vocab_size": 64, "bigrams": 8})
+    for name, first in (("a", 1), ("b", 2)):
+        model = ChatGGLM(config)
+        model.encoder.embedding.bigram_keys.copy_(torch.arange(first, first + 8))
+        (tmp_path / name).mkdir()
+        torch.save({"config": config.to_dict(), "ema": model.state_dict()}, tmp_path / name / "checkpoint.pt")
+    with pytest.raises(DataError, match="bigrams"):
+        average([(tmp_path / n / "checkpoint.pt", 1.0) for n in ("a", "b")], tmp_path / "m")

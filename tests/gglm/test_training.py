@@ -13,7 +13,7 @@ import torch
 
 from gglm import weights
 from gglm.config import PRESETS, GGLMConfig
-from gglm.errors import DataError
+from gglm.errors import DataError, RunPaused
 from gglm.model import Batch, ChatGGLM
 from gglm.tokenizer import MASK, QUERY, Tokenizer, train
 from gglm.training import vectors
@@ -446,7 +446,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     second.run()
     for step in range(1, 7):  # slices so short that each holds one step
         third = make("slices", 6, slice_minutes=1e-9)
-        third.run()
+        if step < 6:
+            with pytest.raises(RunPaused, match="same command"):
+                third.run()
+        else:
+            third.run()
         assert third.step == step
     for resumed in (second, third):
         for (name, a), b in zip(whole.ema.items(), resumed.ema.values(), strict=True):

@@ -10,7 +10,7 @@ set -eu
 data=$1 out=$2 here=$(dirname "$0") root=$(dirname "$0")/../../..
 : "${BASE_MINUTES:=180}" "${READER_MINUTES:=420}" "${BRANCH_MINUTES:=90}" "${WRITER_MINUTES:=12}"
 mkdir -p "$out"
-qa() { for name in "$@"; do ls "$data/qa/$name".jsonl*; done; }
+qa() { for name in "$@"; do ls "$data/qa/$name".jsonl "$data/qa/$name".jsonl.zst 2>/dev/null | head -1; done; }
 real="$(qa cmrc2018_train cmrc2018_train cmrc2018_train drcd_train_subset drcd_dev authored_train authored_train)" # thrice: weight
 
 [ -f "$out/tokenizer.model" ] || chatgglm train tokenizer "$data/text" -o "$out/tokenizer.model"
