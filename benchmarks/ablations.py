@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +198,27 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     return out
 
 
+def plot(results: dict[str, dict[str, Any]], out: Path) -> None:
+    """F1 of each variant as bars, the spread of the first one's seeds as a band."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    sets = {"cmrc2018_trial/span/f1": "CMRC 2018 trial, F1", "authored_dev/auroc": "authored_dev, refusal AUROC"}
+    figure, axes = plt.subplots(1, len(sets), figsize=(11, 0.3 * len(results) + 1.2), sharey=True)
+    seeds = [name for name, variant in VARIANTS.items() if replace(variant, seed=0) == Variant() and name in results]
+    for axis, (key, title) in zip(axes, sets.items(), strict=True):
+        values = [r["scores"][key] for r in results.values()]
+        spread = [results[name]["scores"][key] for name in seeds]
+        axis.axvspan(min(spread), max(spread), color="tab:blue", alpha=0.15)
+        axis.barh(list(results), values, color=["tab:blue" if name in seeds else "tab:grey" for name in results])
+        axis.set(title=title, xlim=(0.9 * min(values), None))
+    axes[0].invert_yaxis()
+    figure.tight_layout()
+    figure.savefig(out, dpi=90)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -207,6 +228,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--plot", type=Path, help="picture of the results to write")
     a = parser.parse_args()
     torch.set_num_threads(1)
     setup = Setup(a.data, a.shards, a.tokenizer, a.vectors, a.out, a.minutes)
@@ -222,6 +244,8 @@ def main() -> None:
         temporary.write_text(json.dumps(results, ensure_ascii=False, indent=1), "utf-8")
         temporary.replace(file)
     Console().print(table(results))
+    if a.plot:
+        plot(results, a.plot)
 
 
 if __name__ == "__main__":
