@@ -124,7 +124,7 @@ def test_what_asking_read_is_kept(folder: Path) -> None:
             "doc": "考勤制度.md",
             "type": "yesno",
             "question": "休病假拿得到工资吗",
-            "answers": ["能，按八成发放。"],
+            "answers": ["能领到一部分。"],
             "evidence": "病假工资按八成发放",
         },
         {"id": "h", "doc": None, "question": "谢谢", "answers": []},
