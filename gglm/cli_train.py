@@ -39,7 +39,7 @@ Sources = Annotated[list[str] | None, _SOURCE]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings", help="TOML file with any field of the run's settings; it overrides options."),
+    typer.Option("--settings", help="TOML file with what has no option of its own, and with rates and the like."),
 ]
 _COMPILE = "Compile the encoder's layers first (40 s; needs a C++ compiler)."
 Compile = Annotated[bool, typer.Option("--compile", help=_COMPILE)]
@@ -282,8 +282,8 @@ def export(
 
     from gglm import weights
     from gglm.tasks import TASKS
-    from gglm.training.average import record_of
     from gglm.training.finetune import from_checkpoint
+    from gglm.training.trainer import record_of
 
     checkpoint = run / "checkpoint.pt" if run.is_dir() else run
     if not checkpoint.is_file():

@@ -90,8 +90,7 @@ def vectors(
     config = PRESETS[checked_preset(preset)]
     if not config.bigrams:
         raise typer.BadParameter(f"--preset {preset} has no bigram table to start")
-    vocab = (len(pieces) + 63) // 64 * 64
-    sizes = {"vocab": vocab, "bigrams": config.bigrams, "dim": config.d_model}
+    sizes = {"vocab": pieces.padded_size, "bigrams": config.bigrams, "dim": config.d_model}
     with err_console.status("Counting …"):
         if words is None:
             made = train(Shards(shards), pieces, seed=seed, **sizes)

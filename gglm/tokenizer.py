@@ -48,6 +48,11 @@ class Tokenizer:
     def __len__(self) -> int:
         return int(self._sp.vocab_size())
 
+    @property
+    def padded_size(self) -> int:
+        """Rows of a model's token table: the number of pieces, up to a multiple of 64."""
+        return (len(self) + 63) // 64 * 64
+
     @cached_property
     def pieces(self) -> list[str]:
         """Each id's surface: what it adds to a decoded text; empty for special and byte tokens."""

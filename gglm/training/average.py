@@ -6,12 +6,12 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from gglm.errors import DataError
 from gglm.training.finetune import from_checkpoint
+from gglm.training.trainer import record_of
 
 
 def average(parts: Sequence[tuple[Path, float]], out: Path) -> Path:
@@ -53,10 +53,3 @@ def average(parts: Sequence[tuple[Path, float]], out: Path) -> Path:
     temporary = out / "checkpoint.tmp"
     torch.save({"config": models[0].config.to_dict(), "ema": mean}, temporary)
     return temporary.replace(out / "checkpoint.pt")
-
-
-def record_of(checkpoint: Path) -> dict[str, Any]:
-    """What its run.json says; empty where there is none (a weights folder)."""
-    record = checkpoint.with_name("run.json")
-    found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    return found

@@ -76,7 +76,7 @@ def fresh_model(
 ) -> ChatGGLM:
     """A new model of a preset, its embeddings from vectors if given; computes in `fastest_dtype`."""
     torch.manual_seed(seed)
-    values = {**PRESETS[preset].to_dict(), **changes, "vocab_size": (len(tokenizer) + 63) // 64 * 64}
+    values = {**PRESETS[preset].to_dict(), **changes, "vocab_size": tokenizer.padded_size}
     model = ChatGGLM(GGLMConfig.from_dict(values))
     if vector_file:
         vectors.start_from(model, dict(np.load(vector_file)))
@@ -105,7 +105,7 @@ def check_tokenizer(init: Path, model: ChatGGLM, tokenizer: Path) -> None:
         DataError: a weights folder has another one, or a checkpoint's vocabulary is of another size.
     """
     other = init.is_dir() and (init / TOKENIZER).read_bytes() != tokenizer.read_bytes()
-    if other or (len(Tokenizer(tokenizer)) + 63) // 64 * 64 != model.config.vocab_size:
+    if other or Tokenizer(tokenizer).padded_size != model.config.vocab_size:
         raise DataError(f"{init} was trained with another tokenizer than {tokenizer}; name its own with --tokenizer")
 
 
@@ -213,7 +213,7 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
     if settings.dev_writing:
         looks.append(heldout_loss(settings.dev_writing, tokenizer))
     files = [*settings.questions, *(f for s in settings.writing for f in s.files)]
-    starts = [settings.tokenizer, settings.shards, settings.vectors, settings.init]
+    others = [settings.tokenizer, settings.shards, settings.vectors, settings.init]
     trainer = Trainer(
         model,
         make_optimizers(model, settings.lr, settings.muon_lr, muon=not settings.lora),
@@ -221,6 +221,6 @@ def finetune(settings: FinetuneSettings) -> ChatGGLM:
         {"span": 1.0, "masked": 0.4, "relevance": 0.3, "verdict": 0.3, "write": 0.3, "rdrop": settings.rdrop},
         settings.run,
         (lambda model: {k: v for look in looks for k, v in look(model).items()}) if looks else None,
-        {"data": data_hashes([*files, *starts]), "finetune": {k: str(v) for k, v in vars(settings).items()}},
+        {"data": data_hashes([*files, *others]), "finetune": {k: str(v) for k, v in vars(settings).items()}},
     )
     return lora.merge(trainer.run())

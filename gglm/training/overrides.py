@@ -1,6 +1,6 @@
 """Settings of a run from a TOML file.
 
-The commands have options for the common ones; here is every field of the dataclasses.
+The commands have options for the common ones; this reaches every field of the dataclasses.
 """
 
 from __future__ import annotations

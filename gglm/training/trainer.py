@@ -263,6 +263,13 @@ def _commit() -> str:
         return ""
 
 
+def record_of(checkpoint: Path) -> dict[str, Any]:
+    """What its run.json says; empty where there is none (a weights folder)."""
+    record = checkpoint.with_name("run.json")
+    found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    return found
+
+
 def data_hashes(files: Sequence[Path | None]) -> dict[str, str]:
     """SHA-256 of what a run reads, for its record: files, shards or weights folders (their large file)."""
     hashes: dict[str, str] = {}

@@ -122,7 +122,7 @@ def fit(model: ChatGGLM, batches: list[TrainBatch], steps: int) -> float:
 
 def tiny(tokenizer: Tokenizer) -> ChatGGLM:
     torch.manual_seed(0)
-    return ChatGGLM(replace(PRESETS["tiny"], vocab_size=(len(tokenizer) + 63) // 64 * 64, window=128))
+    return ChatGGLM(replace(PRESETS["tiny"], vocab_size=tokenizer.padded_size, window=128))
 
 
 @pytest.fixture(scope="session")

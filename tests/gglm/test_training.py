@@ -76,7 +76,7 @@ def pretraining(tokenizer: Tokenizer, shards: Shards) -> PretrainingSampler:
 
 
 def _tiny(tokenizer: Tokenizer) -> GGLMConfig:
-    return GGLMConfig.from_dict({**PRESETS["tiny"].to_dict(), "vocab_size": (len(tokenizer) + 63) // 64 * 64})
+    return GGLMConfig.from_dict({**PRESETS["tiny"].to_dict(), "vocab_size": tokenizer.padded_size})
 
 
 def test_recurring_spans_really_recur(tokenizer: Tokenizer, lexicon: Lexicon) -> None:
@@ -387,7 +387,7 @@ def test_missing_shards_say_what_to_do(tmp_path: Path) -> None:
 
 
 def test_vectors_put_words_of_a_kind_together(tokenizer: Tokenizer, shards: Shards) -> None:
-    size = (len(tokenizer) + 63) // 64 * 64
+    size = tokenizer.padded_size
     got = vectors.train(shards, tokenizer, vocab=size, bigrams=128, dim=16)  # fewer tokens than contexts
     assert got["tokens"].shape == (size, 16)
     assert (np.diff(got["keys"][got["keys"] >= 0]) > 0).all()

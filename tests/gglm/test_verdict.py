@@ -74,7 +74,7 @@ def test_the_head_learns_yes_and_no(tokenizer: Tokenizer, tmp_path: Path) -> Non
     sampler = QuestionSampler(questions, None, encoded, tokenizer, 0, Passages(0, 0, 0), no_title=1.0)
     batch = collate([row for n in range(len(questions)) for row in sampler.example(n, 120)])
     torch.manual_seed(0)
-    config = {**PRESETS["tiny"].to_dict(), "vocab_size": (len(tokenizer) + 63) // 64 * 64}
+    config = {**PRESETS["tiny"].to_dict(), "vocab_size": tokenizer.padded_size}
     model = ChatGGLM(GGLMConfig.from_dict(config))
     optimizers = make_optimizers(model, 3e-3, 0.02)
     set_rate(optimizers, 1.0)
