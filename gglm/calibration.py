@@ -16,7 +16,7 @@ from gglm.types import Source
 from gglm.weights import Answerability, ReaderSettings
 
 if TYPE_CHECKING:
-    from gglm.engine import Engine, Evidence
+    from gglm.engine import Engine, Evidence, Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ def calibrate(
 
     Questions are read over their own passage, then over it and its ``others`` nearest of the same file
     (TF-IDF), as a search would find them; each gets a logistic regression and a threshold of its own. The
+    latter also learns from the answerable questions over the others alone, which do not answer them. The
     threshold is the strictest that refuses at most ``max_false_refusals`` of the answerable questions of
     *each* file. Yes and no are told where, of the surest of the yes/no questions, `RIGHT` are told rightly.
 
@@ -60,10 +61,12 @@ def calibrate(
     if not len(labels) or labels.all() or not labels.any():
         raise DataError("calibration needs both answerable and unanswerable questions")
     group = np.repeat(np.arange(len(files)), [len(items) for items in files])
-    own = [[Source(i.context, i.title)] for items in files for i in items]
-    beside = [o for items in files for o in nearest_passages(items, items, others)]
-    asked = [i.question for items in files for i in items]
-    alone = _evidence(engine, asked, own, advance)
+    asked = [(i.question, [Source(i.context, i.title)]) for items in files for i in items]
+    if others:
+        beside = [o for items in files for o in nearest_passages(items, items, others)]
+        asked = [(question, own + o) for (question, own), o in zip(asked, beside, strict=True)]
+    scored = _scored(engine, asked, advance)
+    alone = [engine.judge(s.of(slice(0, 1))) for s in scored]
     relevance = logistic_regression(np.array([[e.best_relevance] for e in alone]), labels.astype(float))
     settings = replace(
         engine.settings,
@@ -73,8 +76,11 @@ def calibrate(
         verdict=_sure(alone, [i for items in files for i in items]),
     )
     if others:
-        several = _evidence(engine, asked, [o + b for o, b in zip(own, beside, strict=True)], advance)
-        settings = replace(settings, several=_fit(several, labels, group, max_false_refusals))
+        answered = [s for s, answerable in zip(scored, labels, strict=True) if answerable and len(s.sources) > 1]
+        without = [s.of(slice(1, None)) for s in answered]
+        several = [engine.judge(s) for s in [*scored, *without]]
+        labels, group = np.append(labels, [False] * len(without)), np.append(group, [-1] * len(without))
+        settings = replace(settings, several=_fit(several, labels, group, max_false_refusals, covered=True))
     return settings
 
 
@@ -100,7 +106,7 @@ def calibrate_asked(
         raise DataError(
             f"calibration needs at least {ENOUGH} questions whose answer would be right and as many whose would not"
         )
-    found = _evidence(engine, [row.question for _, row in rows], [row.sources for _, row in rows], advance)
+    found = [engine.judge(s) for s in _scored(engine, [(row.question, row.sources) for _, row in rows], advance)]
     told = {n: row.told for n, (_, row) in enumerate(rows) if row.told is not None}
     sure = {n: 1 / (1 + np.exp(-abs(found[n].verdict))) for n in told}
     said = _sure_enough(list(sure.values()), list(told.values())) if len(told) >= FEWEST else engine.settings.verdict
@@ -109,7 +115,7 @@ def calibrate_asked(
             right[n] = rightly
     return replace(
         engine.settings,
-        found=_fit(found, right, np.array([number for number, _ in rows]), max_lost, of_found=True),
+        found=_fit(found, right, np.array([number for number, _ in rows]), max_lost, covered=True, mean=True),
         verdict=said,
     )
 
@@ -129,29 +135,33 @@ def _sure_enough(probabilities: Sequence[float], rightly: Sequence[bool]) -> flo
     return float(min(enough)) - 1e-6 if enough else 1.0
 
 
-def _evidence(
-    engine: Engine, questions: Sequence[str], sources: Sequence[Sequence[Source]], advance: Progress
-) -> list[Evidence]:
-    found: list[Evidence] = []
-    for at in range(0, len(questions), BATCH):
-        part = slice(at, at + BATCH)
-        found += engine.evidence(list(zip(questions[part], sources[part], strict=True)))
-        advance(len(questions[part]))
-    return found
+def _scored(engine: Engine, asked: Sequence[tuple[str, Sequence[Source]]], advance: Progress) -> list[Scored]:
+    scored: list[Scored] = []
+    for at in range(0, len(asked), BATCH):
+        part = asked[at : at + BATCH]
+        scored += engine.score(part)
+        advance(len(part))
+    return scored
 
 
 def _fit(
-    found: Sequence[Evidence], labels: np.ndarray, group: np.ndarray, max_false_refusals: float, of_found: bool = False
+    found: Sequence[Evidence],
+    labels: np.ndarray,
+    group: np.ndarray,
+    max_false_refusals: float,
+    covered: bool = False,
+    mean: bool = False,
 ) -> Answerability:
-    """A regression on the signs of `Answerability`, and the strictest threshold for each group. ``of_found``: for their
-    mean, and coverage counts (passages that were chosen for their question tell nothing by it).
+    """A regression on the signs of `Answerability`, and the strictest threshold for each group, or for their ``mean``.
+
+    covered: coverage counts (a passage that was chosen for its question tells nothing by it).
     """
-    x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty, of_found * e.coverage) for e in found])
+    x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty, covered * e.coverage) for e in found])
     w = logistic_regression(x, labels.astype(float))
     belief = np.array([e.belief for e in found])
     p = belief / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
     of_group = [p[(group == g) & labels] for g in np.unique(group[labels])]
-    if of_found:
+    if mean:
         threshold = metrics.mean_refusal_threshold(of_group, max_false_refusals)
     else:
         threshold = min(metrics.refusal_threshold(own.tolist(), max_false_refusals) for own in of_group)

@@ -125,6 +125,9 @@ def pretrain(
     steps: Steps = 0,
     preset: Preset = "small",
     vectors: Vectors = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Go on from this checkpoint.pt or weights folder, e.g. gglm-small-base.")
+    ] = None,
     heldout: Annotated[Path | None, typer.Option(help="Shards of held-out texts, for the curves.")] = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -137,7 +140,13 @@ def pretrain(
     from gglm.training.pretrain import pretrain as train
 
     run = _settings(out, minutes, steps, seed, device, threads, compile=compile)
-    train(_overridden(PretrainSettings(run, tokenizer, shards, heldout, vectors, checked_preset(preset)), settings))
+    if init and vectors:
+        raise typer.BadParameter("--init goes on from weights, --vectors begins anew")
+    init = _init(init) if init else None
+    if init and not init.exists():
+        raise DataError(f"--init {init} does not exist")
+    given = PretrainSettings(run, tokenizer, shards, heldout, vectors, init, checked_preset(preset))
+    train(_overridden(given, settings))
 
 
 @friendly_errors
@@ -336,7 +345,7 @@ def calibrate(
         sets = [random.Random(0).sample(items, min(limit, len(items))) for items in sets]
     engine = load_engine(weights, threads)
     with progress() as bar:
-        task = bar.add_task("Reading", total=sum(map(len, sets)) * (2 if others else 1))
+        task = bar.add_task("Reading", total=sum(map(len, sets)))
         settings = fit(engine, sets, refuse, others, partial(bar.advance, task))
     update_config(weights, reader=settings)
     limits = f"{settings.alone.threshold:.3f} for one source, {settings.several.threshold:.3f} for several"

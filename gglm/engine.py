@@ -36,6 +36,19 @@ BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """A question and what the model says of each of its sources (None: it has no text)."""
+
+    question: str
+    sources: tuple[TokenizedSource, ...]
+    spans: tuple[Spans | None, ...]
+
+    def of(self, chosen: slice) -> Scored:
+        """The same question over some of the sources: each was encoded by itself, so nothing is read anew."""
+        return Scored(self.question, self.sources[chosen], self.spans[chosen])
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Raw scores of one question, before calibration; what `gglm.evaluation.calibrate` fits to."""
 
@@ -133,6 +146,10 @@ class Engine:
 
     def evidence(self, questions: Sequence[tuple[str, Sequence[Source]]]) -> list[Evidence]:
         """Raw span and relevance scores of each question over its sources."""
+        return [self.judge(scored) for scored in self.score(questions)]
+
+    def score(self, questions: Sequence[tuple[str, Sequence[Source]]]) -> list[Scored]:
+        """Every source of each question, encoded with it."""
         tokenized = [[TokenizedSource.of(self.tokenizer, s) for s in sources] for _, sources in questions]
         jobs: list[tuple[int, Window]] = []
         for number, ((question, _), sources) in enumerate(zip(questions, tokenized, strict=True)):
@@ -149,19 +166,22 @@ class Engine:
                 parts.setdefault((number, window.index), []).append(Part(window, *scores))
         found = []
         for number, sources in enumerate(tokenized):
-            spans: list[Spans | None] = [
+            spans = tuple(
                 merge(len(s.ids), parts[number, i], self.settings.source_weight) if (number, i) in parts else None
                 for i, s in enumerate(sources)
-            ]
-            decoded = decode(sources, spans, self.settings.max_answer_tokens)
-            question, texts = questions[number]
-            candidates, belief = fitted(question, texts, decoded.candidates)
-            relevant = tuple(s.relevance if s else -np.inf for s in spans)
-            source = spans[decoded.candidates[0].span.source] if decoded.candidates else None
-            verdict = source.verdict if source else 0.0
-            covered = _covered(question, texts, candidates)
-            found.append(Evidence(decoded, relevant, candidates, verdict, belief, covered))
+            )
+            found.append(Scored(questions[number][0], tuple(sources), spans))
         return found
+
+    def judge(self, scored: Scored) -> Evidence:
+        """The best answer over all sources together."""
+        spans, texts = scored.spans, [s.source for s in scored.sources]
+        decoded = decode(scored.sources, spans, self.settings.max_answer_tokens)
+        candidates, belief = fitted(scored.question, texts, decoded.candidates)
+        relevant = tuple(s.relevance if s else -np.inf for s in spans)
+        source = spans[decoded.candidates[0].span.source] if decoded.candidates else None
+        verdict = source.verdict if source else 0.0
+        return Evidence(decoded, relevant, candidates, verdict, belief, _covered(scored.question, texts, candidates))
 
     @torch.inference_mode()
     def _score(self, batch: Sequence[Window]) -> tuple[np.ndarray, ...]:

@@ -13,7 +13,7 @@ from gglm.model import ChatGGLM
 from gglm.tokenizer import Tokenizer
 from gglm.training.batch import collate, losses
 from gglm.training.corpus import Shards
-from gglm.training.finetune import fresh_model
+from gglm.training.finetune import check_tokenizer, fresh_model, from_checkpoint
 from gglm.training.mixture import PretrainingSampler
 from gglm.training.optim import make_optimizers
 from gglm.training.reading import micro_batches
@@ -25,6 +25,7 @@ from gglm.training.trainer import RunSettings, Trainer, data_hashes
 class PretrainSettings:
     """rows × size tokens a step, in micro-batches of ``micro`` rows (small ones stay in the CPU's cache).
 
+    init: weights to go on from, in place of a new model of ``preset`` whose embeddings start from ``vectors``.
     Some 500 masked tokens a step: with 200, at these rates, masked characters taught nothing (docs/log.md).
     """
 
@@ -33,6 +34,7 @@ class PretrainSettings:
     shards: Path
     heldout: Path | None = None
     vectors: Path | None = None
+    init: Path | None = None
     preset: str = "small"
     rows: int = 48
     micro: int = 4
@@ -64,7 +66,11 @@ def pretrain(settings: PretrainSettings) -> ChatGGLM:
     tokenizer = Tokenizer(settings.tokenizer)
     shards = Shards(settings.shards)
     sampler = PretrainingSampler(shards, tokenizer)
-    model = fresh_model(settings.preset, tokenizer, settings.vectors, seed=settings.run.seed)
+    if settings.init:
+        model = from_checkpoint(settings.init)
+        check_tokenizer(settings.init, model, settings.tokenizer)
+    else:
+        model = fresh_model(settings.preset, tokenizer, settings.vectors, seed=settings.run.seed)
     seed = settings.run.seed
 
     def stream(step: int, progress: float) -> list[list[Example]]:
@@ -72,7 +78,7 @@ def pretrain(settings: PretrainSettings) -> ChatGGLM:
         return micro_batches([sampler.rows(rng, settings.size) for _ in range(settings.rows)], settings.micro)
 
     record = {
-        "data": data_hashes([settings.tokenizer, settings.shards, settings.vectors]),
+        "data": data_hashes([settings.tokenizer, settings.shards, settings.vectors, settings.init]),
         "pretrain": {k: str(v) for k, v in vars(settings).items()},
     }
     evaluate = None

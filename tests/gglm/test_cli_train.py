@@ -107,14 +107,14 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained: Trained, tmp_p
 
 
 def test_scheduled_sampling_is_a_setting(trained: Trained, tmp_path: Path) -> None:
-    losses = {}
+    file, losses = question_file(tmp_path / "qa.jsonl"), {}
     for ratio in (1.0, 0.5):
-        out = tmp_path / f"r{ratio}"
-        settings = f"rows = 8\ndropout = 0.0\n[run]\nteacher_forcing_ratio = {ratio}\n"
-        result = tune(trained, out, settings, "--steps", 3, "--answers", 1)
+        out, toml = tmp_path / f"r{ratio}", tmp_path / f"r{ratio}.toml"
+        toml.write_text(f"rows = 8\ndropout = 0.0\n[run]\nteacher_forcing_ratio = {ratio}\n", encoding="utf-8")
+        begun = ("--preset", "tiny", "--tokenizer", trained.folder / weights.TOKENIZER)  # its own tokens are wrong ones
+        result = train("finetune", file, *begun, "--settings", toml, "-o", out, "--steps", 3, "--answers", 1)
         assert result.exit_code == 0, result.output
-        state = torch.load(out / "checkpoint.pt", weights_only=True)
-        losses[ratio] = state["average"]["write"]
+        losses[ratio] = torch.load(out / "checkpoint.pt", weights_only=True)["average"]["write"]
     assert all(math.isfinite(loss) for loss in losses.values())
     assert losses[0.5] != losses[1.0]  # some inputs were the model's own tokens
 
