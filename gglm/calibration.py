@@ -52,7 +52,8 @@ def calibrate(
     (TF-IDF), as a search would find them; each gets a logistic regression and a threshold of its own. The
     latter also learns from the answerable questions over the others alone, which do not answer them. The
     threshold is the strictest that refuses at most ``max_false_refusals`` of the answerable questions of
-    *each* file. Yes and no are told where, of the surest of the yes/no questions, `RIGHT` are told rightly.
+    *each* file. Relevance is fitted to every passage, that of an answerable question being the one that answers it.
+    Yes and no are told where, of the surest of the yes/no questions, `RIGHT` are told rightly.
 
     Raises:
         DataError: the files hold no answerable or no unanswerable questions.
@@ -67,7 +68,7 @@ def calibrate(
         asked = [(question, own + o) for (question, own), o in zip(asked, beside, strict=True)]
     scored = _scored(engine, asked, advance)
     alone = [engine.judge(s.of(slice(0, 1))) for s in scored]
-    relevance = logistic_regression(np.array([[e.best_relevance] for e in alone]), labels.astype(float))
+    relevance = _relevance(scored, labels)
     settings = replace(
         engine.settings,
         alone=_fit(alone, labels, group, max_false_refusals),
@@ -118,6 +119,18 @@ def calibrate_asked(
         found=_fit(found, right, np.array([number for number, _ in rows]), max_lost, covered=True, mean=True),
         verdict=said,
     )
+
+
+def _relevance(scored: Sequence[Scored], labels: np.ndarray) -> np.ndarray:
+    """Weight and bias of a source's relevance logit; each question's own source stands first."""
+    pairs = [
+        (spans.relevance, answerable and place == 0)
+        for s, answerable in zip(scored, labels, strict=True)
+        for place, spans in enumerate(s.spans)
+        if spans is not None
+    ]
+    logits, answers = zip(*pairs, strict=True)
+    return logistic_regression(np.array(logits)[:, None], np.array(answers, float))
 
 
 def _sure(found: Sequence[Evidence], items: Sequence[Item]) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from gglm.errors import DataError, RunPaused
 from gglm.model import ChatGGLM
@@ -98,6 +99,7 @@ class Trainer:
         self.clock = time.process_time if settings.processor_time else time.perf_counter
         self.average: dict[str, float] = {}
         settings.out.mkdir(parents=True, exist_ok=True)
+        self.lock = self._only_one()
         if (settings.out / "checkpoint.pt").is_file():
             self._resume()
         else:
@@ -114,6 +116,26 @@ class Trainer:
         Raises:
             RunPaused: the slice ended before; all is saved.
         """
+        try:
+            return self._run()
+        finally:
+            self.lock.release()
+
+    def _only_one(self) -> FileLock:
+        """Two processes that save into one folder would undo each other's work.
+
+        Raises:
+            DataError: another one trains in it.
+        """
+        lock = FileLock(self.settings.out / ".lock", timeout=0)
+        try:
+            if self.group.first:
+                lock.acquire()
+        except Timeout:
+            raise DataError(f"another process is training in {self.settings.out}: wait for it or stop it") from None
+        return lock
+
+    def _run(self) -> ChatGGLM:
         s, sliced = self.settings, time.monotonic()
         saved = self.elapsed
         self.model.train()

@@ -14,16 +14,19 @@ from typing import Any
 import pytest
 import torch
 import typer
+from filelock import FileLock
 from typer.testing import CliRunner, Result
 
 from gglm import cli, weights
 from gglm.errors import DataError
+from gglm.tokenizer import Tokenizer
 from gglm.training.average import average
+from gglm.training.corpus import build_shards
 from gglm.training.finetune import FinetuneSettings
 from gglm.training.overrides import override, read
 from gglm.training.pretrain import PretrainSettings
 from gglm.training.trainer import RunSettings
-from tests.gglm.conftest import Trained
+from tests.gglm.conftest import PASSAGES, Trained
 from tests.gglm.test_cli import question_file
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples/training"
@@ -104,6 +107,39 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained: Trained, tmp_p
     assert theirs["step"] == ours["step"] == 30
     for key, value in ours["ema"].items():
         assert torch.allclose(value, theirs["ema"][key], atol=1e-6), key
+
+
+def test_one_run_in_a_folder_at_a_time(trained: Trained, tmp_path: Path) -> None:
+    with FileLock(tmp_path / "run" / ".lock"):  # as another process would hold it
+        refused = tune(trained, tmp_path / "run", "rows = 4\n", "--steps", 1)
+    assert refused.exit_code != 0
+    assert "another process is training in" in refused.output
+    assert not (tmp_path / "run/checkpoint.pt").exists()
+    for steps in (1, 2):  # the second goes on from the first
+        assert tune(trained, tmp_path / "run", "rows = 4\n", "--steps", steps).exit_code == 0
+    assert torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["step"] == 2
+
+
+def test_pretraining_goes_on_from_weights(trained: Trained, tmp_path: Path) -> None:
+    shards, tokenizer = tmp_path / "shards", trained.folder / weights.TOKENIZER
+    build_shards(iter([p * 4 for p in PASSAGES] * 8), Tokenizer(tokenizer), shards)
+    given = (shards, "--tokenizer", tokenizer, "--steps", 1)
+    slow = tmp_path / "slow.toml"
+    slow.write_text("rows = 2\nlr = 0.0\nmuon_lr = 0.0\n", encoding="utf-8")
+    result = train("pretrain", *given, "--init", trained.folder, "-o", tmp_path / "run", "--settings", slow)
+    assert result.exit_code == 0, result.output
+    state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)["ema"]
+    before = weights.load(trained.folder).model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in before.items())
+    record = json.loads((tmp_path / "run/run.json").read_text("utf-8"))
+    assert any(key.endswith("model.safetensors") for key in record["data"])
+    for wrong, named in (
+        (("--init", tmp_path / "nothing"), "does not exist"),
+        (("--init", trained.folder, "--vectors", tmp_path / "vectors.npz"), "--vectors begins anew"),
+    ):
+        refused = train("pretrain", *given, *wrong, "-o", tmp_path / "refused")
+        assert refused.exit_code != 0
+        assert named in " ".join(refused.output.split())
 
 
 def test_scheduled_sampling_is_a_setting(trained: Trained, tmp_path: Path) -> None:
