@@ -441,6 +441,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     for _ in range(3):
         first._step()
     first.save()
+    first.lock.release()  # as the end of its process does
     second = make("parts", 6)
     assert second.step == 3
     second.run()
