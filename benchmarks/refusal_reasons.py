@@ -19,7 +19,7 @@ from ingest.evaluation import labelled
 from rag.answer import RELEVANT
 from rag.evaluation.rows import read_rows
 
-LIMITS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+LIMITS = (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 
 
 def measure(folder: Path, foreign: Path, count: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rag.smalltalk import Topic, classify, closing, fitting, fixed_reply
 from rag.types import Answer, Citation, Passage, ReaderOutput, Reason, Turn
 from rag.wire import answer_to_dict, citation_to_dict, passage_to_dict
 
-RELEVANT = 0.3
+RELEVANT = 0.05
 """Below this relevance of the best passage, nothing relevant was found at all."""
 MIN_SUPPORT = 0.5
 """Share of an answer's characters that verified citations must stand for."""
