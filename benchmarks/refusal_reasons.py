@@ -4,7 +4,7 @@
 
 FOLDER is labelled data as for `chatgglm eval answers`; FOREIGN holds questions that have nothing to do with its
 documents (another set's, say). Counted are the refusals, and how many of them are told that nothing is relevant at the
-limit `rag.answer.RELEVANT` and at others: foreign questions should be, those of FOLDER should not.
+limit `rag.readers.gglm.RELEVANT` and at others: foreign questions should be, those of FOLDER should not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ingest.evaluation import labelled
-from rag.answer import RELEVANT
 from rag.evaluation.rows import read_rows
+from rag.readers.gglm import RELEVANT
 
 LIMITS = (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 

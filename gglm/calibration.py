@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -50,9 +50,10 @@ def calibrate(
 
     Questions are read over their own passage, then over it and its ``others`` nearest of the same file
     (TF-IDF), as a search would find them; each gets a logistic regression and a threshold of its own. The
-    latter also learns from the answerable questions over the others alone, which do not answer them. The
+    latter also learns from the answerable questions over the others alone, which do not answer them, so that its
+    p holds where as many questions miss their passage. The
     threshold is the strictest that refuses at most ``max_false_refusals`` of the answerable questions of
-    *each* file. Relevance is fitted to every passage, that of an answerable question being the one that answers it.
+    *each* file. Relevance is fitted to every passage read; of an answerable question its own one answers it.
     Yes and no are told where, of the surest of the yes/no questions, `RIGHT` are told rightly.
 
     Raises:
@@ -66,7 +67,7 @@ def calibrate(
     if others:
         beside = [o for items in files for o in nearest_passages(items, items, others)]
         asked = [(question, own + o) for (question, own), o in zip(asked, beside, strict=True)]
-    scored = _scored(engine, asked, advance)
+    scored = list(_scored(engine, asked, advance))
     alone = [engine.judge(s.of(slice(0, 1))) for s in scored]
     relevance = _relevance(scored, labels)
     settings = replace(
@@ -80,7 +81,8 @@ def calibrate(
         answered = [s for s, answerable in zip(scored, labels, strict=True) if answerable and len(s.sources) > 1]
         without = [s.of(slice(1, None)) for s in answered]
         several = [engine.judge(s) for s in [*scored, *without]]
-        labels, group = np.append(labels, [False] * len(without)), np.append(group, [-1] * len(without))
+        labels = np.concatenate([labels, np.zeros(len(without), bool)])
+        group = np.concatenate([group, np.full(len(without), -1)])
         settings = replace(settings, several=_fit(several, labels, group, max_false_refusals, covered=True))
     return settings
 
@@ -148,13 +150,11 @@ def _sure_enough(probabilities: Sequence[float], rightly: Sequence[bool]) -> flo
     return float(min(enough)) - 1e-6 if enough else 1.0
 
 
-def _scored(engine: Engine, asked: Sequence[tuple[str, Sequence[Source]]], advance: Progress) -> list[Scored]:
-    scored: list[Scored] = []
+def _scored(engine: Engine, asked: Sequence[tuple[str, Sequence[Source]]], advance: Progress) -> Iterator[Scored]:
     for at in range(0, len(asked), BATCH):
         part = asked[at : at + BATCH]
-        scored += engine.score(part)
+        yield from engine.score(part)
         advance(len(part))
-    return scored
 
 
 def _fit(
@@ -167,7 +167,7 @@ def _fit(
 ) -> Answerability:
     """A regression on the signs of `Answerability`, and the strictest threshold for each group, or for their ``mean``.
 
-    covered: coverage counts (a passage that was chosen for its question tells nothing by it).
+    covered: coverage counts (one passage that was chosen for its question tells nothing by it).
     """
     x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty, covered * e.coverage) for e in found])
     w = logistic_regression(x, labels.astype(float))

@@ -2,7 +2,7 @@
 
 The network was taught by passages that are about the question. Asked over documents that have nothing to do with it, it
 finds some span all the same, and is often sure of it; that the sentence around it hardly shares a character with the
-question tells it apart (docs/decisions/016).
+question tells it apart (docs/decisions/016). The same holds of several passages given, of which none may answer.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Raw scores of one question, before calibration; what `gglm.evaluation.calibrate` fits to."""
+    """Raw scores of one question, before calibration; what `gglm.calibration` fits to."""
 
     decoded: Decoded
     relevance: tuple[float, ...]
@@ -164,14 +164,14 @@ class Engine:
                 edges = window.of_passage(start[row]), window.of_passage(end[row])
                 scores = (*edges, start[row, 0], end[row, 0], *(j[row] for j in judged))
                 parts.setdefault((number, window.index), []).append(Part(window, *scores))
-        found = []
+        scored = []
         for number, sources in enumerate(tokenized):
             spans = tuple(
                 merge(len(s.ids), parts[number, i], self.settings.source_weight) if (number, i) in parts else None
                 for i, s in enumerate(sources)
             )
-            found.append(Scored(questions[number][0], tuple(sources), spans))
-        return found
+            scored.append(Scored(questions[number][0], tuple(sources), spans))
+        return scored
 
     def judge(self, scored: Scored) -> Evidence:
         """The best answer over all sources together."""

@@ -60,7 +60,7 @@ class ReaderSettings:
     alone: Answerability = Answerability()
     """For one source."""
     several: Answerability = Answerability()
-    """For several: the best of many spans scores high even where none answers."""
+    """For several: the best of many spans scores high even where none answers. Fitted to other passages alone, too."""
     found: Answerability | None = None
     """For sources that a search found, which may have nothing to do with the question; None: as the other two."""
     source_weight: float = 1.0
@@ -69,6 +69,7 @@ class ReaderSettings:
     """How sure (0.5…1) yes or no must be to be said; 1: never."""
     relevance_temperature: float = 1.0
     relevance_bias: float = 0.0
+    """p = σ(logit / temperature + bias), fitted to every passage read, those that answer and the others."""
     max_answer_tokens: int = 160
     overlap: int = 128
     """Tokens that neighbouring windows of a long source share."""

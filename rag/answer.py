@@ -22,8 +22,6 @@ from rag.smalltalk import Topic, classify, closing, fitting, fixed_reply
 from rag.types import Answer, Citation, Passage, ReaderOutput, Reason, Turn
 from rag.wire import answer_to_dict, citation_to_dict, passage_to_dict
 
-RELEVANT = 0.05
-"""Below this relevance of the best passage, nothing relevant was found at all."""
 MIN_SUPPORT = 0.5
 """Share of an answer's characters that verified citations must stand for."""
 PASSAGE_CHARS = 480
@@ -258,9 +256,8 @@ class Answerer:
         passages = (*judged, *passages[len(judged) :])
         if not self._answers(read):
             best = max(output.relevance, default=0.0)
-            return self._refuse(
-                run, "nothing_relevant" if best < RELEVANT else "not_answered", passages, output.p_answerable
-            )
+            reason: Reason = "nothing_relevant" if best < output.relevant_from else "not_answered"
+            return self._refuse(run, reason, passages, output.p_answerable)
         with run.timed("cite"):
             shown = compose.alternatives if read.draft.disagree else compose.display
             display = shown(read.answer, read.citations, texts, self.settings.supporting_sentence)

@@ -23,6 +23,8 @@ ALTERNATIVE = 0.5
 """How likely, beside the best answer, another one must be to be shown with it."""
 ALTERNATIVE_ALIKE = 0.02
 """The same where the sentences around both hardly differ but for the answer: a likelihood tells little there."""
+ALTERNATIVE_RELEVANT = 0.03
+"""Least relevance of the other one's passage, in the calibration of the shipped reader (docs/log.md)."""
 _ITEM = re.compile(
     r"\s*(?P<bullet>[-*•·●▪◦‣]\s+|[①-⑳]|[（(]?(?:\d{1,2}|[一二三四五六七八九十]{1,3})[)）.、．]\s*(?!\d)|第[一二三四五六七八九十\d]{1,3}步[:：、，\s]?|步骤\s*[\d一二三四五六七八九十]{1,3}[:：、.\s]?)"
 )
@@ -88,7 +90,7 @@ def with_alternatives(draft: Draft, output: ReaderOutput, passages: Sequence[Pas
         least = ALTERNATIVE_ALIKE if _alike(passage, source, claim) else ALTERNATIVE
         if (
             score >= least
-            and output.relevance[index] >= 0.5
+            and output.relevance[index] >= ALTERNATIVE_RELEVANT
             and len(text) <= 30
             and all(passage.document_id != other.document_id for other, _, _ in kept)
             and all(_differ(text, other.text[span.start : span.end]) for other, span, _ in kept)

@@ -98,7 +98,8 @@ class ReaderOutput:
     stretches; ``alternatives`` are further answers as (score, passage index, Span into the passage),
     the score being the likelihood relative to the answer given: 1 = just as likely. ``verdict`` is what the
     source says to a yes/no question, None where the reader is not sure or cannot tell. ``p_answerable`` (0…1) is how
-    likely the answer is right, as far as the reader can say.
+    likely the answer is right, as far as the reader can say. Where the best passage's ``relevance`` lies below
+    ``relevant_from``, which is a matter of the reader's own scale, nothing relevant was found at all.
     """
 
     text: str
@@ -110,6 +111,7 @@ class ReaderOutput:
     alternatives: tuple[tuple[float, int, Span], ...] = ()
     kind: Kind = "copied"
     verdict: bool | None = None
+    relevant_from: float = 0.3
 
 
 @dataclass(frozen=True, slots=True)

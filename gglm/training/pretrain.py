@@ -26,7 +26,8 @@ class PretrainSettings:
     """rows × size tokens a step, in micro-batches of ``micro`` rows (small ones stay in the CPU's cache).
 
     init: weights to go on from, in place of a new model of ``preset`` whose embeddings start from ``vectors``.
-    Some 500 masked tokens a step: with 200, at these rates, masked characters taught nothing (docs/log.md).
+    Twice as many rows a step teach less, for the same time (docs/log.md); 200 masked tokens a step beside labelled
+    questions taught nothing.
     """
 
     run: RunSettings
@@ -36,7 +37,7 @@ class PretrainSettings:
     vectors: Path | None = None
     init: Path | None = None
     preset: str = "small"
-    rows: int = 48
+    rows: int = 24
     micro: int = 4
     size: int = 256
     lr: float = 2e-3

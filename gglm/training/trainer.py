@@ -72,6 +72,9 @@ class Trainer:
     Args:
         weights: weight of each of `losses`' names in the sum; ``rdrop`` asks for two passes (`rdrop_losses`).
         evaluate: called with the EMA model now and then; its figures go into the metrics.
+
+    Raises:
+        DataError: another process trains in the folder, or what lies there is no run that could go on.
     """
 
     def __init__(
@@ -99,11 +102,16 @@ class Trainer:
         self.clock = time.process_time if settings.processor_time else time.perf_counter
         self.average: dict[str, float] = {}
         settings.out.mkdir(parents=True, exist_ok=True)
-        self.lock = self._only_one()
-        if (settings.out / "checkpoint.pt").is_file():
-            self._resume()
-        else:
-            self._write_record(record or {})
+        self.lock = FileLock(settings.out / ".lock", timeout=0)
+        self._lock()
+        try:
+            if (settings.out / "checkpoint.pt").is_file():
+                self._resume()
+            else:
+                self._write_record(record or {})
+        except Exception:
+            self.lock.release()
+            raise
 
     @property
     def progress(self) -> float:
@@ -115,25 +123,22 @@ class Trainer:
 
         Raises:
             RunPaused: the slice ended before; all is saved.
+            DataError: as `Trainer`.
         """
+        self._lock()
         try:
             return self._run()
         finally:
             self.lock.release()
 
-    def _only_one(self) -> FileLock:
-        """Two processes that save into one folder would undo each other's work.
-
-        Raises:
-            DataError: another one trains in it.
-        """
-        lock = FileLock(self.settings.out / ".lock", timeout=0)
+    def _lock(self) -> None:
+        """Two processes that save into one folder would undo each other's work."""
+        if not self.group.first or self.lock.is_locked:
+            return
         try:
-            if self.group.first:
-                lock.acquire()
+            self.lock.acquire()
         except Timeout:
             raise DataError(f"another process is training in {self.settings.out}: wait for it or stop it") from None
-        return lock
 
     def _run(self) -> ChatGGLM:
         s, sliced = self.settings, time.monotonic()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 FLUENT = 0.78
 """How certain the decoder must be of its small talk. Of 120 messages that it had not met, those that came out garbled
 had at most .75 («对对对对是标准人。»), all good replies but one more than .8."""
+RELEVANT = 0.05
+"""Relevance of the best passage from which on something relevant was found (docs/log.md)."""
 
 
 class GGLMReader:
@@ -61,6 +63,7 @@ class GGLMReader:
             ),
             kind="copied",
             verdict=reading.verdict,
+            relevant_from=RELEVANT,
         )
 
     def relevance(self, question: str, passages: Sequence[Passage]) -> list[float]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from gglm import calibration, cli, evaluation, weights
+from gglm import calibration, cli, evaluation, evaluation_refusal, weights
 from gglm.console import fail, friendly_errors
 from gglm.engine import Engine
 from gglm.errors import DataError
+from gglm.types import Source
 from tests.gglm.conftest import PASSAGES, QUESTIONS, TITLES, UNANSWERABLE, Trained
 
 
@@ -251,11 +253,38 @@ def test_train_calibrate_updates_the_weights(call: Any, trained: Trained, tmp_pa
     assert report["refusal"]["false_refusals"] <= 0.1
     assert report["refusal"]["refused"] == 1.0
     assert report["refusal"]["ece"] < 0.1
+    beside = evaluation_refusal.with_distractors(engine, items, items, 2)
+    assert beside["distractors_only"]["auroc"] > 0.95
+    assert beside["distractors_only"]["refused"] > 0.9
+    assert beside["relevance"]["ece"] < 0.15  # fitted to the own passages alone: .21
+    fitted = weights.load(folder).reader
+    assert fitted.several.coverage != 0 == fitted.alone.coverage
     only = tmp_path / "only.jsonl"
     only.write_text(file.read_text(encoding="utf-8").split("\n")[0], encoding="utf-8")
     refused = call("train", "calibrate", only, "--weights", folder)
     assert refused.exit_code == 1
     assert "both answerable and unanswerable" in refused.stderr
+
+
+def test_calibration_where_nothing_lies_beside(trained: Trained) -> None:
+    """All questions over one passage: there is no other one to put beside it, or to ask alone."""
+    text = PASSAGES[0]
+    items = [
+        evaluation.Item(str(n), question, "", text, ("十八个月",) if answered else (), "span")
+        for n, (question, answered) in enumerate((("净水器保修多久？", True), ("总部在哪里？", False)) * 2)
+    ]
+    engine = trained.engine()
+    settings = calibration.calibrate(engine, [items])
+    assert np.isfinite(list(asdict(settings.several).values())).all()
+
+
+def test_some_sources_are_judged_as_if_read_alone(trained: Trained) -> None:
+    engine = trained.engine()
+    sources = [Source(text) for text in PASSAGES]
+    question = QUESTIONS[6][0]
+    (scored,) = engine.score([(question, sources)])
+    for chosen in (slice(0, 1), slice(1, None), slice(0, None)):
+        assert engine.judge(scored.of(chosen)) == engine.evidence([(question, sources[chosen])])[0]
 
 
 def test_bench_prints_what_it_measured(call: Any) -> None:
