@@ -26,8 +26,8 @@ class PretrainSettings:
     """rows × size tokens a step, in micro-batches of ``micro`` rows (small ones stay in the CPU's cache).
 
     init: weights to go on from, in place of a new model of ``preset`` whose embeddings start from ``vectors``.
-    Twice as many rows a step teach less, for the same time (docs/log.md); 200 masked tokens a step beside labelled
-    questions taught nothing.
+    Some 400 masked tokens a step; twice as many teach as much a token read, 200 beside labelled questions nothing
+    (docs/log.md).
     """
 
     run: RunSettings
