@@ -35,6 +35,8 @@ class Asked:
 
 ENOUGH = 20
 """Questions of either kind from which a threshold can be fitted."""
+MISSED = 0.25
+"""Questions without their passage for each that the documents answer, as p is to be understood."""
 RIGHT, FEWEST = 0.85, 20
 """Share of the told yes and no that must be right, and how many of them that must be seen for."""
 
@@ -50,8 +52,8 @@ def calibrate(
 
     Questions are read over their own passage, then over it and its ``others`` nearest of the same file
     (TF-IDF), as a search would find them; each gets a logistic regression and a threshold of its own. The
-    latter also learns from the answerable questions over the others alone, which do not answer them, so that its
-    p holds where as many questions miss their passage. The
+    latter also learns from the answerable questions over the others alone, which do not answer them; its p holds where
+    `MISSED` of them miss their passage, as in `calibrate_asked`'s files. The
     threshold is the strictest that refuses at most ``max_false_refusals`` of the answerable questions of
     *each* file. Relevance is fitted to every passage read; of an answerable question its own one answers it.
     Yes and no are told where, of the surest of the yes/no questions, `RIGHT` are told rightly.
@@ -83,7 +85,9 @@ def calibrate(
         several = [engine.judge(s) for s in [*scored, *without]]
         labels = np.concatenate([labels, np.zeros(len(without), bool)])
         group = np.concatenate([group, np.full(len(without), -1)])
-        settings = replace(settings, several=_fit(several, labels, group, max_false_refusals, covered=True))
+        missed = (~labels).sum() - (1 - MISSED) * len(without)
+        fitted = _fit(several, labels, group, max_false_refusals, covered=True, odds=(~labels).sum() / missed)
+        settings = replace(settings, several=fitted)
     return settings
 
 
@@ -164,13 +168,16 @@ def _fit(
     max_false_refusals: float,
     covered: bool = False,
     mean: bool = False,
+    odds: float = 1.0,
 ) -> Answerability:
     """A regression on the signs of `Answerability`, and the strictest threshold for each group, or for their ``mean``.
 
-    covered: coverage counts (one passage that was chosen for its question tells nothing by it).
+    covered: coverage counts (one passage that was chosen for its question tells nothing by it). odds: by how much right
+    answers are commoner than here, against the others, where p is to hold.
     """
     x = np.array([(e.decoded.margin, e.best_relevance, e.decoded.certainty, covered * e.coverage) for e in found])
     w = logistic_regression(x, labels.astype(float))
+    w[-1] += np.log(odds)
     belief = np.array([e.belief for e in found])
     p = belief / (1 + np.exp(-np.clip(x @ w[:-1] + w[-1], -60, 60)))
     of_group = [p[(group == g) & labels] for g in np.unique(group[labels])]
