@@ -99,6 +99,18 @@ def _init(path: Path) -> Path:
     return shipped if not path.exists() and shipped.is_dir() else path
 
 
+def _existing(init: Path) -> Path:
+    """What --init names.
+
+    Raises:
+        DataError: nothing of that name.
+    """
+    found = _init(init)
+    if not found.exists():
+        raise DataError(f"--init {found} does not exist")
+    return found
+
+
 OPTIONS = ("tokenizer", "questions", "init", "vectors", "preset", "lora"), ("out", "minutes", "steps", "device")
 """Settings of a run, and of its ``[run]`` table, that have options which other defaults follow."""
 
@@ -142,9 +154,7 @@ def pretrain(
     run = _settings(out, minutes, steps, seed, device, threads, compile=compile)
     if init and vectors:
         raise typer.BadParameter("--init goes on from weights, --vectors begins anew")
-    init = _init(init) if init else None
-    if init and not init.exists():
-        raise DataError(f"--init {init} does not exist")
+    init = _existing(init) if init else None
     given = PretrainSettings(run, tokenizer, shards, heldout, vectors, init, checked_preset(preset))
     train(_overridden(given, settings))
 
@@ -208,9 +218,7 @@ def finetune(
     fresh = bool(preset or vectors)
     if fresh and (init or lora):
         raise typer.BadParameter("--init and --lora go on from weights, --preset and --vectors begin anew")
-    init = None if fresh else _init(init) if init else default_folder()
-    if init and not init.exists():
-        raise DataError(f"--init {init} does not exist")
+    init = None if fresh else _existing(init) if init else default_folder()
     rate = rate or (4e-4 if init and not lora else 1.5e-3)
     if tokenizer is None:
         tokenizer = (init if init and init.is_dir() else default_folder()) / TOKENIZER
@@ -268,7 +276,7 @@ def write(
     from gglm.training.write import WriteSettings
     from gglm.training.write import write as train
 
-    run, init = _settings(out, minutes, steps, seed, device, threads), _init(init)
+    run, init = _settings(out, minutes, steps, seed, device, threads), _existing(init)
     given = WriteSettings(run, tokenizer, init, _sources(source), decoder_init=decoder, freeze_encoder=not unfreeze)
     train(_overridden(given, settings))
 
