@@ -270,13 +270,14 @@ def write(
     seed: Seed = 0,
     threads: Threads = 1,
     device: Device = "cpu",
+    compile: Compile = False,
     settings: SettingsFile = None,
 ) -> None:
     """Teach the decoder to write: answers, small talk, stand-alone questions, summaries, translations."""
     from gglm.training.write import WriteSettings
     from gglm.training.write import write as train
 
-    run, init = _settings(out, minutes, steps, seed, device, threads), _existing(init)
+    run, init = _settings(out, minutes, steps, seed, device, threads, compile=compile), _existing(init)
     given = WriteSettings(run, tokenizer, init, _sources(source), decoder_init=decoder, freeze_encoder=not unfreeze)
     train(_overridden(given, settings))
 

@@ -56,6 +56,14 @@ def unit_rms(x: Tensor) -> Tensor:
     return F.rms_norm(x, (x.shape[-1],))
 
 
+def vocabulary_logits(x: Tensor, embedding: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """x (…, D) against the tied table (V, D): float32 (…, V), in as few passes over V as the number format lets."""
+    scaled, table = x * gain.to(x.dtype), embedding.to(x.dtype)
+    if x.dtype == torch.float32:
+        return F.linear(scaled, table, bias)
+    return F.linear(scaled, table).float() + bias  # a bias of −10 and a logit's decimals do not fit into bfloat16
+
+
 def rope_table(positions: int, width: int, base: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines, float32 (positions, width / 2) each."""
     frequency = base ** (-torch.arange(0, width, 2).float() / width)
@@ -449,7 +457,9 @@ class Decoder(nn.Module):
         training needs no more, and most of the decoder's time and memory went there.
         """
         logits, copy, gate = self._scores(inputs, embedding, bias, gain, memory, None)
-        write = logits.gather(-1, wanted[..., None]).squeeze(-1) - logits.logsumexp(-1) + F.logsigmoid(gate)
+        # Fused: gathering from the logits and their logsumexp takes half as long again.
+        surprise = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+        write = F.logsigmoid(gate) - surprise.view_as(wanted)
         there = memory.tokens[:, None].eq(wanted[..., None])
         copied = copy.masked_fill(~there, NEGATIVE).logsumexp(-1) + F.logsigmoid(-gate)
         return torch.logaddexp(write, copied)
@@ -491,8 +501,7 @@ class Decoder(nn.Module):
         gate = F.linear(x, self.gate.weight.to(dtype), self.gate.bias.to(dtype)).float().squeeze(-1)
         nothing = ~memory.copyable.any(-1, keepdim=True)
         gate = gate.masked_fill(nothing, -NEGATIVE)
-        logits = F.linear(unit_rms(self.project(x)), embedding.to(dtype)).float() * gain + bias
-        return logits, copy, gate
+        return vocabulary_logits(unit_rms(self.project(x)), embedding, gain, bias), copy, gate
 
 
 @dataclass
@@ -586,8 +595,7 @@ class ChatGGLM(nn.Module):
 
     def masked_logits(self, hidden: Tensor) -> Tensor:
         """Vocabulary logits for chosen positions, hidden (N, D) → float32 (N, V)."""
-        x = unit_rms(self.masked_head(hidden))
-        return F.linear(x, self.embedding.to(x.dtype)).float() * self.output_gain + self.output_bias
+        return vocabulary_logits(unit_rms(self.masked_head(hidden)), self.embedding, self.output_gain, self.output_bias)
 
     def decode(self, targets: Tensor, memory: Memory, cache: DecoderCache | None = None) -> DecoderOutput:
         """Next-token distributions after each of ``targets`` (B, T)."""

@@ -33,6 +33,11 @@ class WritingRow:
     context: str = ""
     span: tuple[int, int] | None = None
 
+    @property
+    def length(self) -> int:
+        """Characters that are read and written."""
+        return len(self.text) + len(self.target) + len(self.context)
+
 
 def _turns(texts: Sequence[str]) -> tuple[Turn, ...]:
     return tuple(Turn("user" if i % 2 == 0 else "assistant", t) for i, t in enumerate(texts))
@@ -125,13 +130,18 @@ class WritingSampler:
         self.share = weight / weight.sum()
 
     def batch(self, step: int, micro: int, groups: int = 4) -> list[list[Example]]:
-        """``groups`` micro-batches, each of one source; short examples come ``micro`` × 4 at a time."""
+        """``groups`` micro-batches, each of one source; short examples come ``micro`` × 4 at a time.
+
+        Rows of like length share one, since the shorter are padded: eight times as many are drawn, and of these, by
+        length, one eighth.
+        """
         rng = np.random.default_rng([self.seed, 17, step])
         out = []
         for source in rng.choice(len(self.pools), groups, p=self.share):
             pool = self.pools[int(source)]
             short = pool[0].task in ("翻译", "英译中", "对话", "改写")
-            picked = rng.integers(len(pool), size=micro * 4 if short else micro)
+            drawn = rng.integers(len(pool), size=8 * (micro * 4 if short else micro)).tolist()
+            picked = np.array_split(sorted(drawn, key=lambda i: pool[i].length), 8)[rng.integers(8)]
             out.append(longest_first(self.example(pool[int(i)], rng) for i in picked))
         return out
 
