@@ -1,4 +1,4 @@
-"""`chatgglm train tokenizer|shards|vectors|questions`: what the training itself reads (`gglm.cli_train`)."""
+"""`chatgglm train tokenizer|shards|vectors|questions|followups`: what the training itself reads (`gglm.cli_train`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Threads = Annotated[int, typer.Option(min=1, max=64, help="Torch threads.")]
 
 def register(group: typer.Typer) -> None:
     """Add the commands to the `train` group."""
-    for command in (tokenizer, shards, vectors, questions):
+    for command in (tokenizer, shards, vectors, questions, followups):
         group.command()(command)
 
 
@@ -142,3 +142,29 @@ def questions(
     else:
         write_folder(rows, out)
     err_console.print(f"{out}: {len(rows)} questions" + (f", {problems} left out" if problems else ""))
+
+
+@friendly_errors
+def followups(
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="Questions, as `train finetune` reads them.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .jsonl file to write.")],
+    times: Annotated[int, typer.Option(min=1, help="How often each question is tried.")] = 2,
+    seed: Seed = 0,
+) -> None:
+    """Follow-up questions and what they stand for, made of questions over the same text (for `train write`)."""
+    import json
+
+    from gglm.training.corpus import read_jsonl
+    from gglm.training.followups import followups as make
+
+    made = []
+    for file in files:
+        try:
+            made += list(make(list(read_jsonl(file)), seed, times))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{file}: a row lacks {error}; each needs a question and its context") from None
+    if not made:
+        raise DataError("no two questions over one text that share what they ask about")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made), encoding="utf-8")
+    err_console.print(f"{out}: {len(made)} follow-ups")
