@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gglm.metrics import exact_match, rouge
+from gglm.metrics import exact_match, f1, rouge
 from rag.evaluation.retrieval import scores
 from rag.evaluation.rows import read_rows
 from rag.fusion import FOCUSED, Focus, fuse, order, search_both, sharpen
@@ -87,15 +87,19 @@ def _turns(said: Sequence[str]) -> list[Turn]:
     return [Turn("assistant" if (len(said) - n) % 2 else "user", text) for n, text in enumerate(said)]
 
 
-def finding(shared: Path, reader: object = None) -> dict[str, Any]:
-    """Scores by kind of turn and what was searched with."""
+def conversations(shared: Path) -> tuple[list[dict[str, Any]], Pool, dict[tuple[str, str], int]]:
+    """authored_conversations, their passages among all authored ones, and where each of these is."""
     data = shared / "data"
     talks = list(read_rows(data / "chat" / "authored_conversations.jsonl.zst"))
     names = ("authored_train", "authored_dev", "authored_docs_dev")
     rows = [*talks, *(row for name in names for row in read_rows(data / "qa" / f"{name}.jsonl.zst"))]
     passages = list(dict.fromkeys((row["title"], row["context"]) for row in rows))
-    place = {passage: i for i, passage in enumerate(passages)}
-    pool = Pool(passages)
+    return talks, Pool(passages), {passage: i for i, passage in enumerate(passages)}
+
+
+def finding(shared: Path, reader: object = None) -> dict[str, Any]:
+    """Scores by kind of turn and what was searched with."""
+    talks, pool, place = conversations(shared)
     ranks: dict[str, dict[str, list[list[int]]]] = {}
     gold: dict[str, list[set[int]]] = {}
     for talk in talks:
@@ -119,10 +123,42 @@ def finding(shared: Path, reader: object = None) -> dict[str, Any]:
     }
 
 
+def answering(shared: Path) -> dict[str, Any]:
+    """Follow-ups of authored_conversations answered, right and refused, by what is read in which order."""
+    from gglm.engine import Engine
+    from gglm.types import Source
+
+    engine = Engine.load()
+    talks, pool, _ = conversations(shared)
+    orders: dict[str, list[tuple[bool, bool]]] = {}
+    for talk in talks:
+        history: list[Turn] = []
+        for turn in talk["turns"]:
+            asked = standalone(turn["question"], history)
+            if asked.plain and turn["kind"] != "chat":
+                sources = [Source(pool.passages[i][1], pool.passages[i][0]) for i in pool.search(asked.queries)[:4]]
+                readings = engine.read_batch([(q, sources, ()) for q in (asked.plain, asked.question)], found=True)
+                typed, rewritten = (r if r.answerable else None for r in readings)
+                first = typed if typed and typed.candidates[0].span.source == 0 else None
+                gold = turn["evidence"] if turn["kind"] in ("yesno", "abstractive") else turn["answer"]
+                for name, said in {
+                    "typed": typed, "rewritten": rewritten, "typed, rewritten": typed or rewritten,
+                    "rewritten, typed": rewritten or typed, "typed in the first, rewritten": first or rewritten,
+                }.items():  # fmt: skip
+                    right = said is not None and bool(gold) and f1(said.answer, [gold]) >= 0.5
+                    orders.setdefault(f"{name}{'' if gold else ', unanswerable'}", []).append((said is not None, right))
+            history += [Turn("user", turn["question"]), Turn("assistant", turn["answer"])]
+    return {
+        name: {"turns": len(said), "answered": sum(a for a, _ in said), "right": sum(r for _, r in said)}
+        for name, said in orders.items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     parser.add_argument("--reader", action="store_true")
+    parser.add_argument("--answering", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     reader: object = None
@@ -131,6 +167,8 @@ def main() -> None:
 
         reader = get_service().reader
     report = {"rewriting": rewriting(arguments.shared, reader), "finding": finding(arguments.shared, reader)}
+    if arguments.answering:
+        report["answering"] = answering(arguments.shared)
     print(json.dumps(report, ensure_ascii=False, indent=None if arguments.json else 1))
 
 

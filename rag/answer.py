@@ -214,15 +214,18 @@ class Answerer:
         texts: dict[int, str],
         history: Sequence[Turn],
     ) -> _Read:
-        """Read the stand-alone question; where that finds nothing, the question as it was typed."""
-        turns = () if isinstance(self.reader, Rewriter) else history  # it has been rewritten already
-        read = self._read_once(run, asked.question, passages, texts, turns)
-        if asked.plain and not self._answers(read):
-            again = self._read_once(run, asked.plain, passages, texts, ())
-            if self._answers(again):
-                run.standalone = asked.plain
-                return again
-        return read
+        """Read the question as typed, over what its rewrite found, then the rewrite.
+
+        What a rewrite puts in draws the reader to the wrong place: of 182 follow-ups 63 come out right so, 51 with the
+        rewrite first. As typed it may fit any document, so only an answer of the first one counts (docs/log.md).
+        """
+        turns = () if isinstance(self.reader, Rewriter) else history  # else it has been rewritten already
+        if asked.plain:
+            read = self._read_once(run, asked.plain, passages, texts, turns)
+            first = passages[0].document_id
+            if self._answers(read) and all(claim.passage.document_id == first for claim in read.draft.claims):
+                return read
+        return self._read_once(run, asked.question, passages, texts, turns)
 
     def _read_once(
         self,

@@ -27,7 +27,7 @@ class Standalone:
     question: str
     queries: tuple[tuple[str, float], ...]
     plain: str = ""
-    """The question as typed, to be read where the rewrite finds nothing; empty: do not."""
+    """The question as typed, to be read first; empty where nothing was rewritten."""
 
 
 _PRONOUN = re.compile(
@@ -214,5 +214,4 @@ def standalone(question: str, history: Sequence[Turn], rewriter: object = None) 
         elif made != plain and plausible(made, plain, history):
             queries.setdefault(made, TALK_WEIGHT)
     queries.setdefault(" ".join([*(q.strip() for q in asked[-TALK_QUESTIONS:]), plain]), talk)
-    again = plain if rewritten != plain and not followup(plain) else ""
-    return Standalone(rewritten, tuple(queries.items()), again)
+    return Standalone(rewritten, tuple(queries.items()), plain if rewritten != plain else "")

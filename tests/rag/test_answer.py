@@ -206,6 +206,36 @@ def test_followups_find_what_is_talked_about(
     assert answer.standalone_question != question
 
 
+class Pointing(Odd):
+    """Answers with the beginning of a passage, the first's; for ``elsewhere`` of another document."""
+
+    def __init__(self, elsewhere: str) -> None:
+        super().__init__()
+        self.elsewhere = elsewhere
+        self.asked: list[str] = []
+
+    def read(self, question: str, passages: Sequence[Passage], history: Sequence[Turn] = ()) -> ReaderOutput:
+        self.asked.append(question)
+        others = [i for i, p in enumerate(passages) if p.document_id != passages[0].document_id]
+        where = others[0] if question == self.elsewhere else 0
+        text, relevance = passages[where].text[:4], tuple(0.9 for _ in passages)
+        return ReaderOutput(text, True, 0.9, 0.9, relevance, ((where, Span(0, 4), Span(0, 4)),), kind="copied")
+
+
+@pytest.mark.parametrize(("elsewhere", "reads"), [("", 1), ("保修期多久", 2)])
+def test_a_follow_up_is_read_as_typed_where_that_answers_from_the_first_document(
+    world: World, elsewhere: str, reads: int
+) -> None:
+    said = ("蓝海音箱防水吗？", "IPX7。", "星河耳机防水吗？", "IPX4。")
+    talk = [Turn("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(said)]
+    reader = Pointing(elsewhere)
+    answer = answerer(world, reader).ask("保修期多久", history=talk)
+    assert reader.asked == ["保修期多久", answer.standalone_question][:reads]
+    assert "星河耳机" in answer.standalone_question
+    assert {c.document_id for c in answer.citations} == {answer.passages[0].document_id}
+    check_citations(world, answer)
+
+
 def test_history_never_makes_a_complete_question_worse(world: World) -> None:
     talk = [Turn("user", "蓝海音箱的防水等级是多少？"), Turn("assistant", "IPX7")]
     for question in ("外带公章须经谁书面批准？", "病假工资按几成发放？", "星河耳机的配对方法是什么？"):

@@ -56,7 +56,7 @@ def test_an_attribute_is_asked_of_the_same_thing() -> None:
 def test_a_bare_question_gets_the_topic_in_front() -> None:
     made = standalone("保修多久", HEADPHONES)
     assert made.question == "星河耳机，保修多久"
-    assert made.plain == "保修多久", "what was typed is read too if the rewrite finds nothing"
+    assert made.plain == "保修多久", "what was typed is read first"
 
 
 def test_the_topic_survives_several_followups() -> None:
