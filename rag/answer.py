@@ -216,7 +216,7 @@ class Answerer:
     ) -> _Read:
         """Read the question as typed, over what its rewrite found, then the rewrite.
 
-        What a rewrite puts in draws the reader to the wrong place: of 182 follow-ups 63 come out right so, 51 with the
+        What a rewrite puts in draws the reader to the wrong place: of 182 follow-ups 63 come out right so, 56 with the
         rewrite first. As typed it may fit any document, so only an answer of the first one counts (docs/log.md).
         """
         turns = () if isinstance(self.reader, Rewriter) else history  # else it has been rewritten already
