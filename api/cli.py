@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gglm.console import err_console, fail, friendly_errors, print_json, write_stdout
+from gglm.console import err_console, fail, friendly_errors, print_json, warn, write_stdout
 
 if TYPE_CHECKING:
     from rag.service import Service
@@ -269,7 +269,7 @@ DocumentOption = Annotated[str | None, typer.Option("--document", help="Id of a 
 def summarize(file: FileArgument = None, document: DocumentOption = None, as_json: JsonOption = False) -> None:
     """Summarise a text."""
     text = _text(file, document)
-    engine = _engine()
+    engine = _service().engine
     _show("summary", engine.summarize(text), engine.id, as_json)
 
 
@@ -281,20 +281,23 @@ def translate(
     direction: Annotated[str, typer.Option(help="zh-en or en-zh.")] = "zh-en",
     as_json: JsonOption = False,
 ) -> None:
-    """Translate a text, Chinese to English or back (experimental)."""
+    """Translate a text, Chinese to English (experimental), or back with weights of your own."""
     if direction not in ("zh-en", "en-zh"):
         raise typer.BadParameter("zh-en or en-zh", param_hint="--direction")
     text = _text(file, document)
-    engine = _engine()
-    _show("translation", engine.translate(text, direction=direction), engine.id, as_json)
+    engine = _service().translator("zh-en" if direction == "zh-en" else "en-zh")
+    made = engine.translate(text, direction="zh-en" if direction == "zh-en" else "en-zh")
+    _show("translation", made, engine.id, as_json)
+    if unsure := sum(not sentence.sure for sentence in made.sentences):
+        warn(f"Experimental: {unsure} of {len(made.sentences)} sentences are unsure (--json says which).")
 
 
-def _engine() -> Any:
-    from gglm.engine import Engine
+def _service() -> Service:
+    """The parts that the settings name; the database is left alone."""
+    from rag.service import Service
     from rag.settings import get_settings
 
-    settings = get_settings()
-    return Engine.load(settings.reader_weights, threads=settings.threads)
+    return Service(get_settings())
 
 
 def _text(file: str | None, document: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +21,7 @@ from rag.errors import InvalidInput
 if TYPE_CHECKING:
     from gglm.engine import Engine
     from gglm.types import Generation, Piece
+    from rag.service import Service
 
 MAX_CHARS = 200_000
 
@@ -54,24 +56,30 @@ async def respond(
     runtime: Runtime,
     client: str,
     stream: bool,
+    pick: Callable[[Service], Engine],
     whole: Callable[[Engine], Generation],
     pieces: Callable[[Engine], Iterator[Piece]],
     key: str,
 ) -> Response:
-    """Runs the engine in a model thread; ``key`` names the text in the document."""
+    """Runs the engine that ``pick`` takes in a model thread; ``key`` names the text in the document."""
     service = await runtime.service()
     slot = await runtime.pool.slot(client)
     if not stream:
-        made = await asyncio.wrap_future(slot.submit(lambda: whole(service.engine)))
-        return JSONResponse(generation_to_dict(key, made, service.engine.id))
+
+        def make() -> dict[str, Any]:
+            engine = pick(service)
+            return generation_to_dict(key, whole(engine), engine.id)
+
+        return JSONResponse(await asyncio.wrap_future(slot.submit(make)))
 
     def work(emit: sse.Emitter) -> None:
         said = ""
         try:
-            for piece in pieces(service.engine):
+            engine = pick(service)
+            for piece in pieces(engine):
                 said += piece.text
                 emit.send(sse.event("delta", piece_to_dict(piece)))
-            emit.send(sse.event("answer", {key: said, "model": service.engine.id}))
+            emit.send(sse.event("answer", {key: said, "model": engine.id}))
             emit.send(sse.event("done", {}))
         except sse.Gone:
             raise
@@ -84,13 +92,18 @@ async def respond(
 
 def generation_to_dict(key: str, made: Generation, model: str) -> dict[str, Any]:
     """The document of a summary or translation, the same for the CLI and the API."""
-    return {
+    from gglm.types import Translation
+
+    document = {
         key: made.text,
         "pieces": [piece_to_dict(piece) for piece in made.pieces],
         "finish_reason": made.finish_reason,
         "tokens": made.tokens,
         "model": model,
     }
+    if isinstance(made, Translation):
+        document["sentences"] = [asdict(sentence) | {"sure": sentence.sure} for sentence in made.sentences]
+    return document
 
 
 def piece_to_dict(piece: Piece) -> dict[str, Any]:

@@ -243,6 +243,33 @@ def _writing_rows(f: Figures) -> Rows:
     )
 
 
+def _translation_rows(f: Figures) -> Rows:
+    names = {
+        "everyday": "everyday sentences (Tatoeba)",
+        "office": "LibreOffice's help",
+        "technical": "technical documents",
+        "captions": "captions of talks",
+        "news": "news (WMT21)",
+    }
+    for key, label in names.items():
+        r = f[key]
+        yield (
+            f"{label}, {r['rows']}: chrF (BLEU); a word-by-word gloss out of CC-CEDICT",
+            lambda r=r: "; ".join(f"{x['chrf']:.1f} ({x['bleu']:.1f})" for x in (r, r["baselines"]["gloss"])),
+        )
+    yield (
+        "texts it is sure of; chrF of these and of the others",
+        lambda: "; ".join(
+            f"{label.split(' (')[0]} {100 * f[key]['sure']['share']:.0f} %: "
+            + " / ".join(
+                "–" if f[key]["sure"][k] is None else f"{f[key]['sure'][k]:.0f}" for k in ("chrf", "chrf_others")
+            )
+            for key, label in names.items()
+        ),
+    )
+    yield "milliseconds a text, everyday to news", lambda: " / ".join(f"{f[key]['ms_per_text']:.0f}" for key in names)
+
+
 WAYS = {"words": "words", "dense": "dense", "RRF, dense at 1.0": "RRF", "as shipped": "as shipped"}
 RANKED = {
     "trial": "CMRC 2018 trial, 256 paragraphs",
@@ -476,9 +503,13 @@ TABLES: dict[str, tuple[str, str, Callable[[Figures], Rows]]] = {
     ),
     "writing": (
         "Summaries and small talk",
-        "`chatgglm eval summary FILE… --limit 150`, `chatgglm eval chat data/smalltalk/dev.jsonl`. Translation is "
-        "refused: docs/log.md has what the decoder makes of it.",
+        "`chatgglm eval summary FILE… --limit 150`, `chatgglm eval chat data/smalltalk/dev.jsonl`.",
         _writing_rows,
+    ),
+    "translation": (
+        "Translation, Chinese into English (experimental)",
+        "`chatgglm eval translation FILE… --glossary CC-CEDICT --limit 100`, sentences that were not trained on.",
+        _translation_rows,
     ),
     "retrieval": (
         "Retrieval over the CMRC 2018 dev paragraphs",

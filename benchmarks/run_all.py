@@ -216,6 +216,19 @@ def writing(bench: Bench) -> Figures:
     }
 
 
+def translation(bench: Bench) -> Figures:
+    files = {
+        "everyday": bench.data("translation/translation_tatoeba.heldout.jsonl.zst"),
+        "office": bench.data("translation/translation_office_help.heldout.jsonl.zst"),
+        "technical": bench.data("translation/translation_tech_docs.heldout.jsonl.zst"),
+        "captions": bench.data("translation/translation_captions_3am.heldout.jsonl.zst"),
+        "news": bench.data("translation/eval_translation_wmt21-zh-en.dev.jsonl.zst"),
+    }
+    words = str(bench.data("translation/dictionary_cedict.jsonl.zst"))
+    report = bench.json("eval", "translation", *map(str, files.values()), "--glossary", words, "--limit", "100")
+    return {"model": report["model"]} | {name: report["files"][str(path)] for name, path in files.items()}
+
+
 def retrieval(bench: Bench) -> Figures:
     return bench.json("eval", "retrieval", str(bench.data("qa/cmrc2018_dev.jsonl.zst")))
 
@@ -319,6 +332,7 @@ SECTIONS: dict[str, Callable[[Bench], Figures]] = {
     "reading": reading,
     "refusal": refusal,
     "writing": writing,
+    "translation": translation,
     "retrieval": retrieval,
     "ranking": ranking,
     "conversation": conversation,

@@ -20,6 +20,12 @@ Limit = Annotated[int, typer.Option(min=0, help="Only the first N rows of each f
 Undeclared = Annotated[
     bool, typer.Option("--undeclared", help="Measure the decoder though the weights do not declare the task.")
 ]
+Translator = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", envvar="CHATGGLM_TRANSLATOR_WEIGHTS", help="Weights folder; the shipped translator's without."
+    ),
+]
 Table = Callable[[dict[str, Any]], Iterator[str]]
 
 
@@ -96,7 +102,7 @@ def summary(
 def translation(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help='.jsonl(.zst) of {"zh", "en"}.')],
     as_json: Json = False,
-    weights: Weights = None,
+    weights: Translator = None,
     threads: Threads = 1,
     int8: Int8 = False,
     limit: Limit = 0,
@@ -109,11 +115,12 @@ def translation(
     """Translation 中→英: corpus chrF and BLEU (sacreBLEU), beside a word-by-word gloss."""
     from gglm import evaluation_writing
     from gglm.evaluation_baselines import Glossary
+    from gglm.weights import default_folder
 
     columns = ("en", "zh") if back else ("zh", "en")
     sets = [evaluation_writing.load_pairs(f, *columns, limit) for f in files]
     words = Glossary(glossary) if glossary else None
-    engine = _allowed(load_engine(weights, threads, int8), undeclared)
+    engine = _allowed(load_engine(weights or default_folder("翻译"), threads, int8), undeclared)
     direction: Any = "en-zh" if back else "zh-en"
     _report(
         engine, files, sets,
@@ -259,6 +266,8 @@ def _summary(r: dict[str, Any]) -> Iterator[str]:
 def _translation(r: dict[str, Any]) -> Iterator[str]:
     yield f"  {r['rows']} texts, {r['ms_per_text']:.0f} ms each"
     yield f"  chrF {r['chrf']:.2f}   BLEU {r['bleu']:.2f}"
+    scores = [f"{r['sure'][k]:.2f}" if r["sure"][k] is not None else "–" for k in ("chrf", "chrf_others")]
+    yield f"  sure of {r['sure']['share']:.0%} of them: chrF {scores[0]}, of the others {scores[1]}"
     for name, scores in r["baselines"].items():
         label = {"gloss": "word by word", "copy": "left untranslated"}[name]
         yield f"    {label}: chrF {scores['chrf']:.2f}   BLEU {scores['bleu']:.2f}"

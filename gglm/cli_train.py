@@ -295,6 +295,10 @@ def export(
     task: Annotated[list[str] | None, typer.Option(help="A task whose decoder may be used (repeatable).")] = None,
     card: Annotated[Path | None, typer.Option(help="Model card (Markdown) to put beside the weights.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Store the matrices as int8: half the size.")] = False,
+    borrow: Annotated[
+        Path | None,
+        typer.Option(help="Weights folder that will lie beside it; matrices that are its own are not stored."),
+    ] = None,
 ) -> None:
     """Make a weights folder of a run: its averaged weights, tokenizer, config, checksums and card."""
 
@@ -320,7 +324,8 @@ def export(
     meta = record if "mean_of" in record else {"runs": {checkpoint.parent.name: record} if record else {}}
     text = card.read_text(encoding="utf-8") if card else ""
     model = from_checkpoint(checkpoint, dropout=0.0)
-    weights.save(out, model, tokenizer, name, tasks=tasks, card=text, meta=meta, int8=int8)
+    lender = _existing(borrow) if borrow else None
+    weights.save(out, model, tokenizer, name, tasks=tasks, card=text, meta=meta, int8=int8, lender=lender)
     weights.update_config(out, **kept)
     err_console.print(f"{out}: {name}. Next: chatgglm train calibrate DEV.jsonl --weights {out}, then eval calibrate")
 

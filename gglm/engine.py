@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gglm import followup, generate, render, summary
+from gglm import followup, generate, render, summary, translation
 from gglm.coverage import coverage
 from gglm.errors import WeightsError
 from gglm.expected import fitted
@@ -25,7 +25,7 @@ from gglm.quantize import quantize
 from gglm.reading import Decoded, Part, Spans, TokenizedSource, Window, decode, merge, windows
 from gglm.tasks import Task, encode_task, encode_writing, pad_batch
 from gglm.tokenizer import EOS
-from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, SpanCandidate, Turn
+from gglm.types import Generation, Piece, Reading, SamplingOptions, Source, SpanCandidate, Translation, Turn
 from gglm.weights import Answerability, ReaderSettings, Weights, load
 
 SUMMARY = SamplingOptions(max_tokens=220)
@@ -251,15 +251,13 @@ class Engine:
         text: str,
         options: SamplingOptions | None = None,
         direction: Literal["zh-en", "en-zh"] = "zh-en",
-    ) -> Generation:
+    ) -> Translation:
         """Translation, sentence by sentence (experimental).
 
         Raises:
             WeightsError: these weights hold no trained translation.
         """
-        pieces = tuple(self.stream_translate(text, options, direction))
-        joined = render.join(pieces)
-        return Generation("".join(p.text for p in joined), joined, "stop", len(pieces))
+        return translation.collect(self._translate(text, options, direction))
 
     def chat(self, message: str, history: Sequence[Turn] = (), options: SamplingOptions | None = None) -> Generation:
         """Small talk and questions about ChatGGLM itself.
@@ -290,20 +288,19 @@ class Engine:
         options: SamplingOptions | None = None,
         direction: Literal["zh-en", "en-zh"] = "zh-en",
     ) -> Iterator[Piece]:
-        """`translate`, piece by piece; line breaks stay where they are."""
+        """`translate`, a sentence's pieces at a time; line breaks stay where they are."""
+        return (piece for part in self._translate(text, options, direction) for piece in part.pieces)
+
+    def _translate(
+        self, text: str, options: SamplingOptions | None, direction: Literal["zh-en", "en-zh"]
+    ) -> Iterator[translation.Part]:
         task: Task = "翻译" if direction == "zh-en" else "英译中"
         self._need(task)
-        return self._translate(task, text, options)
 
-    def _translate(self, task: Task, text: str, options: SamplingOptions | None) -> Iterator[Piece]:
-        for start, end in summary.sentences(text):
-            sentence = text[start:end]
-            if body := sentence.strip():
-                for piece in self.stream(task, "", (), [Source(body)], options):
-                    yield Piece(piece.text)  # a sentence's own offsets mean nothing to the caller
-            breaks = sentence.count("\n")
-            if breaks or (task == "翻译" and end < len(text)):
-                yield Piece("\n" * breaks or " ")
+        def write(part: str) -> Generation:
+            return self.write(task, "", (), [Source(part)], options or translation.OPTIONS)
+
+        return translation.translate(text, write, spaced=task == "翻译")
 
     def _need(self, task: Task) -> None:
         if not self.can(task):

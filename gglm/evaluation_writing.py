@@ -106,13 +106,18 @@ def translation(
 ) -> dict[str, Any]:
     """Corpus chrF and BLEU of (source, reference) pairs; the baseline is a word-by-word gloss (中→英 only).
 
+    ``sure``: the share of texts all of whose sentences are (`gglm.types.SURE`), and chrF of these and of the others.
+
     Raises:
         WeightsError: these weights do not translate.
     """
     began = time.perf_counter()
     written: list[str] = []
+    sure: list[bool] = []
     for text, _ in pairs:
-        written.append(engine.translate(text, direction=direction).text)
+        made = engine.translate(text, direction=direction)
+        written.append(made.text)
+        sure.append(all(sentence.sure for sentence in made.sentences))
         advance(1)
     seconds = time.perf_counter() - began
     wanted = [r for _, r in pairs]
@@ -124,6 +129,11 @@ def translation(
         "rows": len(pairs),
         "direction": direction,
         **_translated(written, wanted, chinese),
+        "sure": {
+            "share": float(np.mean(sure)),
+            "chrf": _chrf_of(written, wanted, sure, True),
+            "chrf_others": _chrf_of(written, wanted, sure, False),
+        },
         "baselines": baselines,
         "ms_per_text": 1000 * seconds / len(pairs),
     }
@@ -131,6 +141,12 @@ def translation(
 
 def _translated(written: Sequence[str], wanted: Sequence[str], chinese: bool) -> dict[str, float]:
     return {"chrf": metrics.chrf(written, wanted), "bleu": metrics.bleu(written, wanted, chinese)}
+
+
+def _chrf_of(written: Sequence[str], wanted: Sequence[str], sure: Sequence[bool], which: bool) -> float | None:
+    """chrF of the sure texts or of the others; None: there are none."""
+    picked = [(w, r) for w, r, s in zip(written, wanted, sure, strict=True) if s == which]
+    return metrics.chrf([w for w, _ in picked], [r for _, r in picked]) if picked else None
 
 
 def load_dialogues(file: Path, limit: int = 0) -> list[WritingRow]:

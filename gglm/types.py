@@ -96,6 +96,31 @@ class Generation:
     certainty: float = 1.0
 
 
+SURE = 0.45
+"""Certainty of a translated sentence from which on it is `TranslatedSentence.sure`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranslatedSentence:
+    """Code points ``start:end`` of the text that was translated, and how certain the decoder was of it (0…1)."""
+
+    start: int
+    end: int
+    certainty: float
+
+    @property
+    def sure(self) -> bool:
+        """Certain enough that the wording is worth reading; False means that it is often wrong."""
+        return self.certainty >= SURE
+
+
+@dataclass(frozen=True, slots=True)
+class Translation(Generation):
+    """A translated text; ``sentences`` are those of the text, in order."""
+
+    sentences: tuple[TranslatedSentence, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
     """How the decoder picks tokens. ``temperature`` 0 is greedy; ``beams`` > 1 is beam search.

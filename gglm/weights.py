@@ -3,6 +3,9 @@
 Matrices are stored as bfloat16 (half the bytes; no measurable loss) or, rounded row by row, as int8 (a
 quarter; docs/log.md has what that costs), and loaded as float32. The config holds a SHA-256 of the two
 binary files, so that a damaged copy is told apart from a bad model.
+
+Weights may borrow: tensors that are those of a folder beside them need not be stored twice. The config names the lender
+and the SHA-256 of each, so that a lender which was trained on is noticed.
 """
 
 from __future__ import annotations
@@ -17,19 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from gglm.config import GGLMConfig
 from gglm.errors import WeightsError
 from gglm.model import ChatGGLM, rope_table
+from gglm.tasks import Task
 from gglm.tokenizer import Tokenizer
 
 FORMAT, FORMAT_INT8 = 1, 2
 SHIPPED = Path(__file__).with_name("weights")
 DEFAULT = "gglm-small"
-"""The folder under ``gglm/weights`` that is loaded when none is named."""
+"""The folder under ``gglm/weights`` that is loaded when none is named …"""
+SPECIALISTS: dict[Task, str] = {"翻译": "gglm-small-zh-en"}
+"""… and those of tasks that have weights of their own."""
 SCALE = ".scale"
 """Ending of the tensor that holds an int8 matrix's step, float32 (rows, 1, …)."""
 CONFIG, TOKENIZER, MODEL, CARD = "config.json", "tokenizer.model", "model.safetensors", "README.md"
@@ -116,6 +122,7 @@ def save(
     card: str = "",
     meta: dict[str, Any] | None = None,
     int8: bool = False,
+    lender: Path | None = None,
 ) -> Path:
     """Write a weights folder; ``config.json`` comes last, so that a torn write is noticed.
 
@@ -125,11 +132,16 @@ def save(
         tasks: tasks whose decoder may be used (`gglm.tasks.TASKS`); without, only spans are read.
         meta: free JSON facts (data, scores, git hash).
         int8: store matrices as int8, half the bytes again.
+        lender: weights folder that will lie beside this one; matrices that are exactly its own are not stored.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state: dict[str, torch.Tensor] = {}
+    borrowed: dict[str, str] = {}
+    theirs = load(lender).model.state_dict() if lender else {}
     for key, value in model.state_dict().items():
-        if not value.is_floating_point() or value.ndim < 2:
+        if value.ndim >= 2 and key in theirs and torch.equal(value, theirs[key]):
+            borrowed[key] = _digest(value)
+        elif not value.is_floating_point() or value.ndim < 2:
             state[key] = value
         elif int8:
             state[key], state[key + SCALE] = _rounded(value)
@@ -149,6 +161,7 @@ def save(
         "reader": asdict(reader or ReaderSettings()),
         "tasks": list(tasks),
         "sha256": {MODEL: _sha256(data), TOKENIZER: _sha256((folder / TOKENIZER).read_bytes())},
+        **({"borrowed": {"from": lender.name, "sha256": borrowed}} if lender and borrowed else {}),
         "meta": meta or {},
     }
     _write(folder / CONFIG, (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode("utf-8"))
@@ -169,6 +182,33 @@ def _restored(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         for key, value in state.items()
         if not key.endswith(SCALE) or key.removesuffix(SCALE) not in state
     }  # fmt: skip
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    return _sha256(tensor.contiguous().numpy().tobytes())
+
+
+def _borrowed(folder: Path, config: Any) -> dict[str, torch.Tensor]:
+    """The tensors that ``folder`` has from another one, which lies beside it or is shipped.
+
+    Raises:
+        WeightsError: there is no such folder, or it holds other weights by now.
+    """
+    try:
+        name, wanted = str(config["from"]), dict(config["sha256"])
+    except (KeyError, TypeError, ValueError):
+        raise WeightsError(f'{folder / CONFIG}: "borrowed" is not as expected; copy the folder again') from None
+    beside = folder.resolve().parent / name
+    lender = beside if beside.is_dir() else SHIPPED / name
+    try:
+        with safe_open(lender / MODEL, "pt") as file:
+            names = [key for key in file.keys() if key.removesuffix(SCALE) in wanted]  # noqa: SIM118 - no dict
+            state = _restored({key: file.get_tensor(key) for key in names})
+    except (OSError, SafetensorError):
+        raise WeightsError(f"{folder} holds a part only, the rest lies in {name}: copy both, side by side") from None
+    if any(key not in state or _digest(state[key]) != digest for key, digest in wanted.items()):
+        raise WeightsError(f"{folder} goes with other weights than those in {lender}: copy both again from one release")
+    return state
 
 
 def update_config(folder: Path, **values: Any) -> None:
@@ -212,13 +252,13 @@ def _settings(values: Any, path: Path) -> ReaderSettings:
     return ReaderSettings(**{**values, **nested})
 
 
-def default_folder() -> Path:
-    """The shipped weights.
+def default_folder(task: Task = "问答") -> Path:
+    """The shipped weights for a task.
 
     Raises:
         WeightsError: the package holds none.
     """
-    folder = SHIPPED / DEFAULT
+    folder = SHIPPED / SPECIALISTS.get(task, DEFAULT)
     if not (folder / CONFIG).is_file():
         raise WeightsError(
             f"No weights are shipped in {folder}. Train some (`chatgglm train finetune`) and name their "
@@ -253,7 +293,10 @@ def load(folder: Path | None = None) -> Weights:
     with torch.device("meta"):
         model = ChatGGLM(model_config)  # no time is spent on random numbers
     try:
-        model.load_state_dict(_restored(load_tensors(data[MODEL])), assign=True)
+        state = _restored(load_tensors(data[MODEL]))
+        if "borrowed" in config:
+            state |= _borrowed(folder, config["borrowed"])
+        model.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).split("\n")[0]
         raise WeightsError(f"{folder / MODEL} does not fit its config: {reason}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from rag.index.generations import IndexManager
 from rag.ports import Embedder, Reader
@@ -14,6 +14,7 @@ from rag.store.session import Database
 
 if TYPE_CHECKING:
     from gglm.engine import Engine
+    from gglm.tasks import Task
     from rag.answer import Answerer
     from rag.retrieve import Retriever
 
@@ -33,7 +34,7 @@ class Service:
         self.indexes = IndexManager(self.database, settings, embedder)
         self.originals = Originals(self.database, settings)
         self._made: dict[str, Any] = {"reader": reader} if reader is not None else {}
-        self._locks = {name: threading.Lock() for name in ("reader", "retriever", "answerer", "engine")}
+        self._locks = {name: threading.Lock() for name in ("reader", "retriever", "answerer", "engine", "translator")}
 
     @property
     def index_manager(self) -> IndexManager:
@@ -89,21 +90,44 @@ class Service:
 
     @property
     def engine(self) -> Engine:
-        """GGLM itself, for summaries and translations: the reader's own if that is GGLM.
+        """GGLM itself, for summaries: the reader's own if that is GGLM.
 
         Raises:
             WeightsError: its weights cannot be loaded.
         """
 
         def make() -> Engine:
-            own = getattr(self.reader, "engine", None)
-            if own is not None:
-                return cast("Engine", own)
+            if "reader" in self._made or self.settings.reader.strip() == "gglm":
+                own = getattr(self.reader, "engine", None)
+                if own is not None:
+                    return cast("Engine", own)
             from gglm.engine import Engine
 
             return Engine.load(self.settings.reader_weights, threads=self.settings.threads)
 
         return self._once("engine", make)
+
+    def translator(self, direction: Literal["zh-en", "en-zh"] = "zh-en") -> Engine:
+        """GGLM for translations: ``translator_weights``, else the reader's own where they can, else the shipped ones.
+
+        Raises:
+            WeightsError: its weights cannot be loaded.
+        """
+        from gglm.weights import SPECIALISTS, default_folder, read_config
+
+        task: Task = "翻译" if direction == "zh-en" else "英译中"
+        folder = self.settings.translator_weights
+        if folder is None:
+            own = task in read_config(self.settings.reader_weights or default_folder()).get("tasks", ())
+            if own or task not in SPECIALISTS:
+                return self.engine
+
+        def make() -> Engine:
+            from gglm.engine import Engine
+
+            return Engine.load(folder or default_folder(task), threads=self.settings.threads)
+
+        return self._once("translator", make)
 
     def warm(self) -> None:
         """Load the models and open the indexes now rather than at the first question."""

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """``gglm``, ``openai:MODEL@URL`` or ``hf:NAME``."""
     reader_weights: Path | None = None
     """Folder of other GGLM weights; empty: the shipped ones."""
+    translator_weights: Path | None = None
+    """Folder of GGLM weights for translations; empty: ``reader_weights`` if these can translate, else the shipped."""
     threads: int = Field(default=1, ge=1, le=64)
     top_k: int = Field(default=4, ge=1, le=20)
     """Passages that the reader reads."""

@@ -20,6 +20,7 @@ async def summarise(body: SummaryRequest, runtime: RuntimeDep, party: Asker, cli
         runtime,
         client,
         body.stream,
+        lambda service: service.engine,
         lambda engine: engine.summarize(text),
         lambda engine: engine.stream_summarize(text),
         "summary",

@@ -14,12 +14,16 @@ router = APIRouter(prefix="/v1/translations", tags=["texts"])
 
 @router.post("", response_model=None)
 async def translate(body: TranslationRequest, runtime: RuntimeDep, party: Asker, client: Client) -> Response:
-    """Chinese to English, or English to Chinese. Experimental: the shipped model is small."""
+    """Chinese to English (English to Chinese only with weights of your own). Experimental: the shipped model is small.
+
+    Each of `sentences` says how certain the model was of it; where it was not `sure`, the wording is often wrong.
+    """
     text = await generating.source_text(runtime, party, body)
     return await generating.respond(
         runtime,
         client,
         body.stream,
+        lambda service: service.translator(body.direction),
         lambda engine: engine.translate(text, direction=body.direction),
         lambda engine: engine.stream_translate(text, direction=body.direction),
         "translation",

@@ -20,7 +20,8 @@ from gglm.training.writing import WritingSampler, WritingSource, heldout_loss
 class WriteSettings:
     """init: checkpoint of the reader; decoder_init: one whose decoder is taken over, if given.
 
-    With ``freeze_encoder`` reading stays exactly as it was.
+    With ``freeze_encoder`` reading stays exactly as it was; ``frozen`` are prefixes of further parameters that stay
+    (``encoder.embedding.bigram``: a table that need not be stored twice, see `gglm.weights.save`).
     """
 
     run: RunSettings
@@ -30,6 +31,7 @@ class WriteSettings:
     dev: Sequence[WritingSource] = ()
     decoder_init: Path | None = None
     freeze_encoder: bool = True
+    frozen: Sequence[str] = ()
     micro: int = 6
     groups: int = 4
     lr: float = 1.5e-3
@@ -46,9 +48,9 @@ def write(settings: WriteSettings) -> ChatGGLM:
     if settings.decoder_init:
         other = torch.load(settings.decoder_init, weights_only=True, map_location="cpu")["ema"]
         model.load_state_dict({**model.state_dict(), **{k: v for k, v in other.items() if k.startswith("decoder.")}})
-    if settings.freeze_encoder:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.startswith(("decoder.", "output_")))
+    trained = ("decoder.", "output_") if settings.freeze_encoder else ("",)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(trained) and not name.startswith(tuple(settings.frozen)))
     sampler = WritingSampler(settings.sources, tokenizer, settings.run.seed)
     files = [f for s in settings.sources for f in s.files]
     return Trainer(

@@ -164,6 +164,30 @@ def test_summaries_quote_the_text(cli: Callable[..., Result], tmp_path: Path) ->
             assert text[piece["start"] : piece["end"]] == piece["text"]
 
 
+def test_translations_say_where_they_are_unsure(cli: Callable[..., Result], tmp_path: Path) -> None:
+    text = "我喜欢听音乐。请保存 config.json 文件。\n江西为抗洪一线青年入伍开通绿色通道。"
+    file = tmp_path / "说明.txt"
+    file.write_text(text, encoding="utf-8")
+    done = cli("translate", str(file), "--json")
+    assert done.exit_code == 0, done.output
+    document = json.loads(done.stdout)
+    assert document["translation"] == "".join(piece["text"] for piece in document["pieces"])
+    assert "music" in document["translation"]
+    assert document["translation"].count("\n") == 1
+    assert document["model"].startswith("gglm-small-zh-en-")
+    copied = [p for p in document["pieces"] if p["start"] is not None]
+    assert any("config.json" in p["text"] for p in copied)
+    assert all(text[p["start"] : p["end"]] == p["text"] for p in copied)
+    sentences = document["sentences"]
+    assert [text[s["start"] : s["end"]] for s in sentences] == [s for s in re.split("(?<=。)\n?", text) if s]
+    unsure = [s for s in sentences if not s["sure"]]
+    assert 0 < len(unsure) < len(sentences)
+    assert f"{len(unsure)} of {len(sentences)} sentences are unsure" in done.stderr
+    back = cli("translate", str(file), "--direction", "en-zh")
+    assert back.exit_code == 1
+    assert "英译中" in back.stderr
+
+
 @pytest.fixture
 def serving(home: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The shipped server with the shipped models and the guide, as `make run` starts it."""
@@ -199,6 +223,12 @@ def test_serve(serving: tuple[str, subprocess.Popen[str]]) -> None:
     for piece in summary["pieces"]:
         if piece["start"] is not None:
             assert "今天天气很好。我们去公园。"[piece["start"] : piece["end"]] == piece["text"]
+    body = {"text": "我喜欢听音乐。"}
+    translation = httpx.post(f"{address}/v1/translations", json=body, timeout=60).json()
+    assert "music" in translation["translation"]
+    streamed = httpx.post(f"{address}/v1/translations", json={**body, "stream": True}, timeout=60).text
+    assert json.dumps(translation["translation"]) in streamed
+    assert translation["model"] in streamed
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors

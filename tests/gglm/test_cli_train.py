@@ -15,6 +15,7 @@ import pytest
 import torch
 import typer
 from filelock import FileLock
+from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from gglm import cli, weights
@@ -26,6 +27,7 @@ from gglm.training.finetune import FinetuneSettings
 from gglm.training.overrides import override, read
 from gglm.training.pretrain import PretrainSettings
 from gglm.training.trainer import RunSettings
+from gglm.training.write import WriteSettings
 from tests.gglm.conftest import PASSAGES, Trained
 from tests.gglm.test_cli import question_file
 
@@ -142,6 +144,34 @@ def test_pretraining_goes_on_from_weights(trained: Trained, tmp_path: Path) -> N
         assert named in " ".join(refused.output.split())
 
 
+def test_a_frozen_table_is_not_stored_again(trained: Trained, tmp_path: Path) -> None:
+    """What `train write` leaves as it was, `train export --borrow` leaves out."""
+    pairs, toml, run = tmp_path / "pairs.jsonl", tmp_path / "frozen.toml", tmp_path / "run"
+    pairs.write_text('{"zh": "总部在哪里？", "en": "where"}\n' * 4, encoding="utf-8")
+    toml.write_text('frozen = ["encoder.embedding."]\n', encoding="utf-8")
+    lender = Path(shutil.copytree(trained.folder, tmp_path / "reader"))
+    tokenizer = lender / weights.TOKENIZER
+    result = train(
+        "write", "--source", f"translation={pairs}", "--tokenizer", tokenizer, "--init", lender, "--unfreeze",
+        "--settings", toml, "-o", run, "--steps", 2,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    out = tmp_path / "translator"
+    result = train(
+        "export", run, "-o", out, "--name", "t-1", "--tokenizer", tokenizer, "--task", "翻译", "--borrow", lender
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    before, after = weights.load(lender).model.state_dict(), weights.load(out).model.state_dict()
+    stored = load_file(out / weights.MODEL)
+    table = "encoder.embedding.token.weight"
+    assert table not in stored
+    assert torch.equal(before[table], after[table])
+    assert not torch.equal(before["decoder.layers.0.cross.query.weight"], after["decoder.layers.0.cross.query.weight"])
+    assert not torch.equal(
+        before["encoder.layers.0.attention.qkv.weight"], after["encoder.layers.0.attention.qkv.weight"]
+    )
+
+
 def test_scheduled_sampling_is_a_setting(trained: Trained, tmp_path: Path) -> None:
     file, losses = question_file(tmp_path / "qa.jsonl"), {}
     for ratio in (1.0, 0.5):
@@ -171,10 +201,16 @@ def test_a_wrong_setting_is_named(values: dict[str, Any], named: str) -> None:
         override(RunSettings(Path("x"), steps=1), values)
 
 
-@pytest.mark.parametrize(("name", "made"), [("reader", FinetuneSettings), ("base", PretrainSettings)])
-def test_the_examples_settings_are_settings(name: str, made: type, tmp_path: Path) -> None:
-    run = RunSettings(tmp_path, steps=1)
-    settings = made(run, tmp_path, [] if made is FinetuneSettings else tmp_path)
+@pytest.mark.parametrize(
+    ("name", "made", "rest"),
+    [
+        ("reader", FinetuneSettings, [[]]),
+        ("base", PretrainSettings, [Path("shards")]),
+        ("translator", WriteSettings, [Path("reader"), []]),
+    ],
+)
+def test_the_examples_settings_are_settings(name: str, made: type, rest: list[Any], tmp_path: Path) -> None:
+    settings = made(RunSettings(tmp_path, steps=1), tmp_path, *rest)
     changed = override(settings, read(EXAMPLES / f"{name}.toml"))
     assert changed != settings
     assert subprocess.run(["sh", "-n", EXAMPLES / "gglm-small.sh"]).returncode == 0

@@ -207,7 +207,9 @@ def test_translation_goes_by_sentences_and_keeps_line_breaks(engine: Engine) -> 
     assert made.text.count("\n") == 2
     assert len(made.text) > 6
     assert "".join(p.text for p in able.stream_translate(text, options)) == made.text
-    assert all(p.origin is None for p in made.pieces)
+    for piece in made.pieces:
+        assert piece.origin is None or piece.text == text[piece.origin.start : piece.origin.end]
+    assert [text[s.start : s.end] for s in made.sentences] == ["谁是总经理？", "公司成立。", "总部在哪里？"]
     one = able.translate("总部在哪里？", options, direction="en-zh").text
     assert one == able.write("英译中", "", sources=[Source("总部在哪里？")], options=options).text
     with pytest.raises(WeightsError):

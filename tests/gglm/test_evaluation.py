@@ -20,6 +20,7 @@ from tests.gglm.conftest import GREETING, PASSAGES, QUESTIONS, TITLES, UNANSWERA
 @pytest.fixture
 def call(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("CHATGGLM_READER_WEIGHTS", str(trained.folder))
+    monkeypatch.setenv("CHATGGLM_TRANSLATOR_WEIGHTS", str(trained.folder))
     app, group = typer.Typer(), typer.Typer()
     cli.register(app, {"eval": group, "train": typer.Typer()})
     app.add_typer(group, name="eval")
@@ -135,6 +136,10 @@ def test_translation_beside_a_gloss(call: Any, tmp_path: Path) -> None:
     assert found["baselines"]["gloss"]["chrf"] == pytest.approx(100.0)
     assert 0 <= found["chrf"] <= 100
     assert found["bleu"] >= 0
+    sure = found["sure"]
+    assert (sure["share"], sure["chrf"] if sure["chrf_others"] is None else sure["chrf_others"]) in [
+        (0.0, found["chrf"]), (1.0, found["chrf"]),
+    ]  # fmt: skip
     back = report(call("translation", file, "--back", "--undeclared", "--json"), file)
     assert set(back["baselines"]) == {"copy"}
     assert "word by word: chrF" in call("translation", file, "--glossary", words, "--undeclared").stdout

@@ -57,6 +57,36 @@ def test_int8_halves_the_file_and_moves_nothing_by_more_than_half_a_step(trained
             assert torch.equal(value, ours[key]), key
 
 
+def test_borrowed_matrices_are_stored_once(folder: Path, tmp_path: Path) -> None:
+    """What differs from the lender is stored; the rest comes from beside it, or nothing is loaded."""
+    model = weights.load(folder).model
+    with torch.no_grad():
+        model.decoder.layers[0].cross.query.weight.mul_(2)
+    plain = weights.save(tmp_path / "plain", model, folder / TOKENIZER, "plain", int8=True)
+    part = weights.save(tmp_path / "part", model, folder / TOKENIZER, "part", int8=True, lender=folder)
+    assert (part / MODEL).stat().st_size < 0.2 * (plain / MODEL).stat().st_size
+    changed, theirs = weights.load(part).model.state_dict(), model.state_dict()
+    assert changed.keys() == theirs.keys()
+    whole = [k for k in theirs if torch.equal(changed[k], theirs[k])]
+    assert set(theirs) - set(whole) == {"decoder.layers.0.cross.query.weight"}  # rounded to int8
+    other = Path(shutil.copytree(part, tmp_path / "elsewhere" / "part"))
+    with pytest.raises(WeightsError, match="rest lies in copy"):
+        weights.load(other)
+    weights.update_config(part, borrowed={"from": folder.name})
+    with pytest.raises(WeightsError, match="borrowed"):
+        weights.load(part)
+
+
+def test_a_lender_that_was_trained_on_is_noticed(folder: Path, tmp_path: Path) -> None:
+    lent = weights.load(folder)
+    part = weights.save(tmp_path / "part", lent.model, folder / TOKENIZER, "part", lender=folder)
+    with torch.no_grad():
+        lent.model.decoder.layers[0].cross.query.weight[5] += 1
+    weights.save(folder, lent.model, folder / TOKENIZER, "trained on")
+    with pytest.raises(WeightsError, match="goes with other weights"):
+        weights.load(part)
+
+
 def test_saving_again_over_itself_keeps_the_tokenizer(folder: Path) -> None:
     loaded = weights.load(folder)
     weights.save(folder, loaded.model, folder / TOKENIZER, "again")

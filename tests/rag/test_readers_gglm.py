@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rag.answer import Answerer
 from rag.readers import load_reader
 from rag.readers.gglm import GGLMReader
 from rag.retrieve import Retriever
+from rag.service import Service
 from rag.settings import Settings
 from rag.types import Passage, Turn
 from tests.gglm.conftest import PASSAGES, QUESTIONS, TITLES, tiny
@@ -43,6 +45,20 @@ def reader(folder: Path) -> GGLMReader:
     loaded = load_reader(Settings(reader="gglm", reader_weights=folder))
     assert isinstance(loaded, GGLMReader)
     return loaded
+
+
+def test_who_translates(folder: Path, tmp_path: Path) -> None:
+    """Weights that can do it themselves do; else the shipped ones, unless others are named."""
+    shipped = Service(Settings(home=tmp_path, reader_weights=folder))
+    assert shipped.translator().id.startswith("gglm-small-zh-en-")
+    assert shipped.translator() is shipped.translator()
+    assert shipped.translator("en-zh") is shipped.engine
+    named = Service(Settings(home=tmp_path, translator_weights=folder))
+    assert named.translator().id == "gglm-tiny-test"
+    able = Path(shutil.copytree(folder, tmp_path / "able"))
+    weights.update_config(able, tasks=["翻译"])
+    own = Service(Settings(home=tmp_path, reader_weights=able))
+    assert own.translator() is own.engine
 
 
 def passage(text: str, number: int = 1) -> Passage:

@@ -4,11 +4,11 @@
 #     sh docs/examples/training/gglm-small.sh DATA OUT
 #
 # DATA: text/*.jsonl[.zst] with {"text"}; qa/ with cmrc2018_train, drcd_train_subset, drcd_dev, authored_train, and to choose by,
-# cmrc2018_trial and authored_dev; rewrite/authored_rewrite_train. What is done already is not done again: run it anew after a
-# break. The minutes below are about fourteen hours of one core together; gglm-small 0.1 had less than two.
+# cmrc2018_trial and authored_dev; rewrite/authored_rewrite_train; translation/translation_*. What is done already is not done again: run it anew after a
+# break. The minutes below are about eighteen hours of one core together; gglm-small 0.1 had less than two.
 set -eu
 data=$1 out=$2 here=$(dirname "$0") root=$(dirname "$0")/../../..
-: "${BASE_MINUTES:=180}" "${READER_MINUTES:=420}" "${BRANCH_MINUTES:=90}" "${WRITER_MINUTES:=12}"
+: "${BASE_MINUTES:=180}" "${READER_MINUTES:=420}" "${BRANCH_MINUTES:=90}" "${WRITER_MINUTES:=12}" "${TRANSLATOR_MINUTES:=260}"
 mkdir -p "$out"
 qa() { for name in "$@"; do ls "$data/qa/$name".jsonl "$data/qa/$name".jsonl.zst 2>/dev/null | head -1; done; }
 real="$(qa cmrc2018_train cmrc2018_train cmrc2018_train drcd_train_subset drcd_dev authored_train authored_train)" # thrice: weight
@@ -39,6 +39,16 @@ chatgglm train write --source dialogue:0.85="$root/data/smalltalk/train.jsonl" \
   --source rewriting:0.15="$(ls "$data/rewrite/authored_rewrite_train".jsonl*)" --tokenizer "$out/tokenizer.model" \
   --init "$out/mean/checkpoint.pt" -o "$out/writer" --minutes "$WRITER_MINUTES"
 chatgglm train export "$out/writer" --tokenizer "$out/tokenizer.model" -o "$out/weights" --name mine-0.1 --task 对话
+
+# Translation, if there are pairs ({"zh", "en"}): weights of its own, which keep the reader's table of character pairs.
+pairs=$(ls "$data"/translation/translation_*.jsonl* 2>/dev/null | grep -v heldout | tr '\n' ',' || true)
+if [ -n "$pairs" ]; then
+  chatgglm train write --source "translation=${pairs%,}" --tokenizer "$out/tokenizer.model" --init "$out/weights" \
+    -o "$out/translator" --unfreeze --minutes "$TRANSLATOR_MINUTES" --settings "$here/translator.toml" --compile
+  chatgglm train export "$out/translator" --tokenizer "$out/tokenizer.model" -o "$out/weights-zh-en" --name mine-zh-en-0.1 \
+    --task 翻译 --int8 --borrow "$out/weights"
+fi
+
 # shellcheck disable=SC2046
 chatgglm train calibrate $(qa cmrc2018_trial authored_dev) --weights "$out/weights" --limit 300
 echo "$out/weights: chatgglm eval reading $data/qa/cmrc2018_dev.jsonl.zst --weights $out/weights"
