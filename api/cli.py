@@ -9,11 +9,11 @@ import contextlib
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from gglm.console import err_console, fail, friendly_errors, print_json, warn, write_stdout
+from gglm.console import err_console, fail, friendly_errors, print_json, progress, warn, write_stdout
 
 if TYPE_CHECKING:
     from rag.service import Service
@@ -285,8 +285,11 @@ def translate(
     if direction not in ("zh-en", "en-zh"):
         raise typer.BadParameter("zh-en or en-zh", param_hint="--direction")
     text = _text(file, document)
-    engine = _service().translator("zh-en" if direction == "zh-en" else "en-zh")
-    made = engine.translate(text, direction="zh-en" if direction == "zh-en" else "en-zh")
+    way: Literal["zh-en", "en-zh"] = "zh-en" if direction == "zh-en" else "en-zh"
+    engine = _service().translator(way)
+    with progress() as bar:
+        task = bar.add_task("Translating", total=len(text))
+        made = engine.translate(text, direction=way, advance=lambda done: bar.update(task, completed=done))
     _show("translation", made, engine.id, as_json)
     if unsure := sum(not sentence.sure for sentence in made.sentences):
         warn(f"Experimental: {unsure} of {len(made.sentences)} sentences are unsure (--json says which).")

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from rag.service import Service
 
 MAX_CHARS = 200_000
+MAX_TRANSLATED = 20_000
+"""Characters that are translated at once: some two minutes of one core."""
 
 
-async def source_text(runtime: Runtime, party: Principal, body: TextRequest) -> str:
+async def source_text(runtime: Runtime, party: Principal, body: TextRequest, most: int = MAX_CHARS) -> str:
     """The text to work on.
 
     Raises:
@@ -47,8 +49,8 @@ async def source_text(runtime: Runtime, party: Principal, body: TextRequest) -> 
         text = await run_in_threadpool(load)
     if not text or not text.strip():
         raise InvalidInput("The text is empty.")
-    if len(text) > MAX_CHARS:
-        raise InvalidInput(f"The text has {len(text)} characters; at most {MAX_CHARS} fit.")
+    if len(text) > most:
+        raise InvalidInput(f"The text has {len(text)} characters; at most {most} fit. Send it in parts.")
     return text
 
 

@@ -6,7 +6,7 @@ requests of a batch are sorted by length and encoded together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -251,13 +251,17 @@ class Engine:
         text: str,
         options: SamplingOptions | None = None,
         direction: Literal["zh-en", "en-zh"] = "zh-en",
+        advance: Callable[[int], object] = int,
     ) -> Translation:
         """Translation, sentence by sentence (experimental).
+
+        Args:
+            advance: is told how many code points of the text are done.
 
         Raises:
             WeightsError: these weights hold no trained translation.
         """
-        return translation.collect(self._translate(text, options, direction))
+        return translation.collect(self._translate(text, options, direction), advance)
 
     def chat(self, message: str, history: Sequence[Turn] = (), options: SamplingOptions | None = None) -> Generation:
         """Small talk and questions about ChatGGLM itself.

@@ -91,9 +91,17 @@ def _moved(piece: Piece, by: int) -> Piece:
     return Piece(piece.text, SourceSpan(0, origin.start + by, origin.end + by)) if origin else piece
 
 
-def collect(parts: Iterable[Part]) -> Translation:
-    """The whole translation."""
-    parts = list(parts)
+def collect(parts: Iterable[Part], advance: Callable[[int], object] = int) -> Translation:
+    """The whole translation; ``advance`` is told how many code points of the text are done."""
+    done: list[Part] = []
+    for part in parts:
+        done.append(part)
+        if part.sentence:
+            advance(part.sentence.end)
+    return _joined(done)
+
+
+def _joined(parts: list[Part]) -> Translation:
     pieces = render.join(piece for part in parts for piece in part.pieces)
     tokens = sum(part.tokens for part in parts)
     sentences = tuple(part.sentence for part in parts if part.sentence)

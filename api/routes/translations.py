@@ -18,7 +18,7 @@ async def translate(body: TranslationRequest, runtime: RuntimeDep, party: Asker,
 
     Each of `sentences` says how certain the model was of it; where it was not `sure`, the wording is often wrong.
     """
-    text = await generating.source_text(runtime, party, body)
+    text = await generating.source_text(runtime, party, body, generating.MAX_TRANSLATED)
     return await generating.respond(
         runtime,
         client,
