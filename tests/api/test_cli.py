@@ -229,6 +229,9 @@ def test_serve(serving: tuple[str, subprocess.Popen[str]]) -> None:
     streamed = httpx.post(f"{address}/v1/translations", json={**body, "stream": True}, timeout=60).text
     assert json.dumps(translation["translation"]) in streamed
     assert translation["model"] in streamed
+    refused = httpx.post(f"{address}/v1/translations", json={"text": "长" * 20_001}, timeout=60)
+    assert 400 <= refused.status_code < 500
+    assert "in parts" in refused.text
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
