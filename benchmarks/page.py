@@ -248,7 +248,7 @@ def _translation_rows(f: Figures) -> Rows:
         "everyday": "everyday sentences (Tatoeba)",
         "office": "LibreOffice's help",
         "technical": "technical documents",
-        "captions": "captions of talks",
+        "captions": "captions of pictures",
         "news": "news (WMT21)",
     }
     for key, label in names.items():

@@ -96,7 +96,7 @@ class Generation:
     certainty: float = 1.0
 
 
-SURE = 0.45
+SURE = 0.5
 """Certainty of a translated sentence from which on it is `TranslatedSentence.sure`."""
 
 
